@@ -1,0 +1,65 @@
+# Two commands do everything: `make run` and `make test`. Both make the environment first.
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOK := notebooks/dqn_cartpole.ipynb
+EXECUTED := outputs/dqn_cartpole.ipynb
+TO_HTML := $(BIN)/jupyter nbconvert --to html --embed-images --template html_template --TemplateExporter.extra_template_basedirs=tools
+
+.PHONY: run html notebook test test-quick test-slow bench bench-full format clean
+
+run: .venv/run.stamp  ## execute the notebook headless; results in outputs/
+	mkdir -p outputs
+	$(BIN)/jupyter nbconvert --config tools/nbconvert_progress.py --to notebook --execute --stdin --output $(EXECUTED) < $(NOTEBOOK)
+	$(TO_HTML) $(EXECUTED)
+	@echo "Done. Read outputs/dqn_cartpole.html; the figures of the run are in outputs/metrics.json."
+
+notebook: run  ## refresh the committed outputs and pictures from a real run
+	$(BIN)/python tools/refresh_notebook.py $(EXECUTED) outputs
+
+html: .venv/run.stamp  ## export the committed notebook, without running it
+	mkdir -p outputs
+	$(TO_HTML) --output-dir outputs $(NOTEBOOK)
+
+test: .venv/test.stamp  ## lint and all tests but the slow ones
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -m "not slow"
+
+test-quick: .venv/test.stamp  ## under a minute: no notebook is executed
+	$(BIN)/python -m pytest -m "not run and not slow"
+
+test-slow: .venv/test.stamp  ## everything, with full counts
+	$(BIN)/python -m pytest
+
+bench: .venv-bench/stamp  ## compare with other implementations, about ten minutes
+	.venv-bench/bin/python benchmarks/floor.py
+	.venv-bench/bin/python benchmarks/bench.py
+
+bench-full: .venv-bench/stamp  ## the same with 20 seeds each, hours
+	.venv-bench/bin/python benchmarks/floor.py
+	.venv-bench/bin/python benchmarks/bench.py --seeds 20 --notebook-seeds 20
+
+format: .venv/test.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .venv-bench .matrix outputs
+
+.venv/python.stamp:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit("Python %d.%d found; this project needs 3.10, 3.11 or 3.12. Choose one: make PYTHON=python3.11 ..." % v)'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/run.stamp: .venv/python.stamp requirements.txt
+	$(BIN)/python -m pip install -r requirements.txt
+	touch $@
+
+.venv/test.stamp: .venv/run.stamp requirements-dev.txt
+	$(BIN)/python -m pip install -r requirements-dev.txt
+	touch $@
+
+.venv-bench/stamp: .venv/python.stamp benchmarks/requirements.txt requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install -r benchmarks/requirements.txt
+	touch $@
