@@ -5,7 +5,7 @@ NOTEBOOK := notebooks/dqn_cartpole.ipynb
 EXECUTED := outputs/dqn_cartpole.ipynb
 TO_HTML := $(BIN)/jupyter nbconvert --to html --embed-images --template html_template --TemplateExporter.extra_template_basedirs=tools
 
-.PHONY: run html notebook test test-quick test-slow bench bench-full format clean
+.PHONY: run html notebook test test-quick test-slow bench bench-full ablation search format clean
 
 run: .venv/run.stamp  ## execute the notebook headless; results in outputs/
 	mkdir -p outputs
@@ -38,6 +38,12 @@ bench: .venv-bench/stamp  ## compare with other implementations, about ten minut
 bench-full: .venv-bench/stamp  ## the same with 20 seeds each, hours
 	.venv-bench/bin/python benchmarks/floor.py
 	.venv-bench/bin/python benchmarks/bench.py --seeds 20 --notebook-seeds 20
+
+ablation: .venv-bench/stamp  ## what each change to plain DQN is worth
+	.venv-bench/bin/python benchmarks/ablation.py
+
+search: .venv-bench/stamp  ## search the hyperparameters again, on tuning seeds
+	.venv-bench/bin/python benchmarks/search.py
 
 format: .venv/test.stamp
 	$(BIN)/ruff check --fix .

@@ -169,6 +169,16 @@ def test_every_parameter_has_a_bad_case(lesson):
     assert {name for name, _ in BAD} == set(lesson.RULES) - set(lesson.TASK)
 
 
+def test_unknown_parameters_are_refused(lesson):
+    with pytest.raises(ValueError, match="GAMA"):
+        lesson.change_settings(lesson.settings, GAMA=0.9)
+
+
+def test_the_seeds_of_the_comparison_must_be_valid_too(lesson):
+    with pytest.raises(ValueError, match="SEED = 999999999"):
+        lesson.change_settings(lesson.settings, SEED=999_999_999, COMPARE_SEEDS=4)
+
+
 def test_settings_are_copies(lesson):
     settings = tiny(lesson)
     changed = lesson.change_settings(settings, GAMMA=0.5)

@@ -1,0 +1,50 @@
+"""Format the benchmarks' results as the rows that the README and the notebook quote."""
+
+import json
+
+import numpy as np
+
+from lesson import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results"
+NAMES = {
+    "notebook": "this notebook",
+    "original": "original tutorial, its own settings",
+    "sb3": "Stable-Baselines3, the zoo's settings",
+}
+
+
+def read(name):
+    """Return one of the result files."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def comparison_rows():
+    """Return one table row per implementation."""
+    rows = []
+    for name, s in read("latest")["summary"].items():
+        _, median, _, worst = s["steps_p10_p50_p90_max"]
+        steady = "–" if s["steadiness_median"] is None else f"{s['steadiness_median']:.2f}"
+        seconds = s["seconds_p10_p50_p90_max"][1]
+        cells = [NAMES[name], f"{s['solved']} of {s['seeds']} seeds"]
+        cells += [f"{median:,.0f} ({worst:,.0f})", f"{seconds:.1f}", steady]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def ablation_rows():
+    """Return one table row per variant of the settings."""
+    rows = []
+    for name, found in read("ablation")["variants"].items():
+        steps = [np.inf if step is None else step for step in found["solved_at_step"]]
+        worst = "never" if max(steps) == np.inf else f"{max(steps):,.0f}"
+        median = "never" if np.median(steps) == np.inf else f"{np.median(steps):,.0f}"
+        steady = found["steadiness"]
+        cells = [name, f"{np.isfinite(steps).sum()} of {len(steps)}", f"{median} ({worst})"]
+        cells.append(f"{np.median(steady):.2f} ({min(steady):.2f})")
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+if __name__ == "__main__":
+    print("\n".join([*comparison_rows(), "", *ablation_rows()]))
