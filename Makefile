@@ -39,8 +39,9 @@ bench-full: .venv-bench/stamp  ## the same with 20 seeds each, hours
 	.venv-bench/bin/python benchmarks/floor.py
 	.venv-bench/bin/python benchmarks/bench.py --seeds 20 --notebook-seeds 20
 
-ablation: .venv-bench/stamp  ## what each change to plain DQN is worth
+ablation: .venv-bench/stamp  ## what each change to plain DQN is worth, and what cost grows with
 	.venv-bench/bin/python benchmarks/ablation.py
+	.venv-bench/bin/python benchmarks/scaling.py
 
 search: .venv-bench/stamp  ## search the hyperparameters again, on tuning seeds
 	.venv-bench/bin/python benchmarks/search.py

@@ -218,7 +218,7 @@ def main():
     (results / "latest.json").write_text(json.dumps(details, indent=1) + "\n")
     with (results / "latest.csv").open("w", newline="") as file:
         fields = [key for key in runs[0] if key not in ("curve", "held_out_mean")]
-        writer = csv.DictWriter(file, fields, extrasaction="ignore")
+        writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(runs)
     plot(runs, results / "latest.png")

@@ -114,7 +114,7 @@ def main():
                 ),
                 **trial.params,
             }
-            writer = writer or csv.DictWriter(file, row)
+            writer = writer or csv.DictWriter(file, row, lineterminator="\n")
             if file.tell() == 0:
                 writer.writeheader()
             writer.writerow(row)

@@ -1,6 +1,7 @@
 """The figures quoted in the README and the notebook are those of the benchmark files."""
 
 import re
+from statistics import median
 
 import pytest
 import report
@@ -36,6 +37,17 @@ def test_the_readme_quotes_the_ratios_of_times(name):
 
 def test_the_readme_quotes_the_floor():
     assert f"takes {report.read('floor')['ratio']:.1f} times as long" in README
+
+
+@pytest.mark.parametrize("row", report.scaling_rows())
+def test_the_readme_quotes_the_cost(row):
+    assert row in README
+
+
+def test_the_readme_quotes_the_throughput_of_two_cores():
+    ratio = median(report.read("scaling")["parallel"]["two_over_one"])
+    assert ratio >= 1.8
+    assert f"reach {ratio:.1f} times the throughput of one core" in README
 
 
 def test_results_hold_all_that_is_promised():

@@ -46,5 +46,16 @@ def ablation_rows():
     return rows
 
 
+def scaling_rows():
+    """Return one table row per setting whose cost was measured."""
+    rows = []
+    for found in read("scaling")["cases"]:
+        name = ", ".join(f"{key} {value:,}" for key, value in found["case"].items())
+        name = name.replace("threads 0", f"PyTorch's own number of threads ({found['threads']})")
+        name = name or "default: batch 128, width 128, memory 100,000, threads 1"
+        rows.append(f"| {name} | {found['steps_per_second']:,.0f} | {found['peak_mb']:.0f} |")
+    return rows
+
+
 if __name__ == "__main__":
     print("\n".join([*comparison_rows(), "", *ablation_rows()]))
