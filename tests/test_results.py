@@ -28,6 +28,26 @@ def test_readme_and_notebook_quote_the_ablation(row, committed):
     assert row in prose(committed)
 
 
+def test_the_notebook_reads_the_ablation_rightly(committed):
+    variants = report.read("ablation")["variants"]
+    ours = variants["the notebook's settings"]
+    found = {name.split(":")[0]: variant for name, variant in variants.items()}
+    text = prose(committed)
+    assert "Scaled observations make every seed learn within the budget" in text
+    assert None in found["unscaled observations"]["solved_at_step"]
+    assert None not in ours["solved_at_step"]
+    assert "The careful target and the scaled rewards keep what was learned" in text
+    for name in ("plain target", "rewards of 1"):
+        assert median(found[name]["steadiness"]) < 0.8 < median(ours["steadiness"])
+    assert "Mirrored steps protect the unluckiest seed" in text
+    assert min(found["no mirrored steps"]["steadiness"]) < min(ours["steadiness"]) / 2
+    assert "the optimistic start saves steps" in text
+    assert median(found["start at zero"]["solved_at_step"]) > median(ours["solved_at_step"])
+    assert "Double DQN and the choice of the player make little difference here" in text
+    for name in ("Double DQN", "play by the policy network"):
+        assert median(found[name]["steadiness"]) == median(ours["steadiness"])
+
+
 @pytest.mark.parametrize("name", ["original", "sb3"])
 def test_the_readme_quotes_the_ratios_of_times(name):
     ratio = report.read("latest")["time_ratios"][name]
