@@ -35,9 +35,9 @@ bench: .venv-bench/stamp  ## compare with other implementations, about ten minut
 	.venv-bench/bin/python benchmarks/floor.py
 	.venv-bench/bin/python benchmarks/bench.py
 
-bench-full: .venv-bench/stamp  ## the same with 20 seeds each, hours
-	.venv-bench/bin/python benchmarks/floor.py
-	.venv-bench/bin/python benchmarks/bench.py --seeds 20 --notebook-seeds 20
+bench-full: .venv-bench/stamp  ## the same with 20 seeds each, hours; replaces the tracked results
+	.venv-bench/bin/python benchmarks/floor.py floor
+	.venv-bench/bin/python benchmarks/bench.py --seeds 20 --notebook-seeds 20 --name latest
 
 ablation: .venv-bench/stamp  ## what each change to plain DQN is worth, and what cost grows with
 	.venv-bench/bin/python benchmarks/ablation.py

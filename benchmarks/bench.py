@@ -1,6 +1,6 @@
 """Compare the notebook's DQN with the original tutorial and with Stable-Baselines3.
 
-Usage: python benchmarks/bench.py [--seeds 3] [--notebook-seeds 5] [--jobs 1]
+Usage: python benchmarks/bench.py [--seeds 3] [--notebook-seeds 5] [--jobs 1] [--name quick]
 
 Every (implementation, seed) runs in a process of its own with one torch thread, the implementations
 in turn, so that a machine that slows down hits all alike. All are evaluated in the same way: every
@@ -180,6 +180,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="of the other implementations")
     parser.add_argument("--notebook-seeds", type=int, default=5, help="of the notebook")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--name", default="quick", help="of the result files; latest is tracked")
     parser.add_argument("--one", choices=list(BUDGET), help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--to-the-end", action="store_true", help=argparse.SUPPRESS)
@@ -215,13 +216,13 @@ def main():
         "time_ratios": ratios,
         "runs": runs,
     }
-    (results / "latest.json").write_text(json.dumps(details, indent=1) + "\n")
-    with (results / "latest.csv").open("w", newline="") as file:
+    (results / f"{arguments.name}.json").write_text(json.dumps(details, indent=1) + "\n")
+    with (results / f"{arguments.name}.csv").open("w", newline="") as file:
         fields = [key for key in runs[0] if key not in ("curve", "held_out_mean")]
         writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(runs)
-    plot(runs, results / "latest.png")
+    plot(runs, results / f"{arguments.name}.png")
 
 
 if __name__ == "__main__":

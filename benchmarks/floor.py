@@ -4,7 +4,7 @@ The floor has the same shapes and does the same work (sample, targets, forward, 
 AdamW, soft update) with `addmm` and without autograd, modules or hooks. Both take turns in one
 process, and the ratio of the median times is what counts.
 
-Usage: python benchmarks/floor.py
+Usage: python benchmarks/floor.py [NAME_OF_RESULT_FILE]
 """
 
 import copy
@@ -113,7 +113,8 @@ def main():
     }
     print(json.dumps(result, indent=1))
     (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / "floor.json").write_text(json.dumps(result, indent=1) + "\n")
+    name = sys.argv[1] if len(sys.argv) > 1 else "quick-floor"
+    (HERE / "results" / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
