@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 import lesson as loader
@@ -51,7 +52,7 @@ def user_folder(folder, **parameters):
     path = folder / "notebooks" / loader.NOTEBOOK.name
     path.parent.mkdir(parents=True)
     if parameters:
-        notebook = nbformat.read(loader.NOTEBOOK, as_version=4)
+        notebook = load_notebook_node(str(loader.NOTEBOOK))
         nbformat.write(parameterize_notebook(notebook, parameters), path)
     else:
         shutil.copyfile(loader.NOTEBOOK, path)
