@@ -51,6 +51,11 @@ def texts(executed):
     ]
 
 
+def text_of(cell):
+    """All that a cell printed; how it was cut into pieces depends on timing."""
+    return "".join("".join(output.get("text", "")) for output in cell["outputs"])
+
+
 # --- the full run --------------------------------------------------------------------------
 
 
@@ -99,8 +104,7 @@ def test_committed_outputs_before_training_are_what_the_code_prints(headless, co
         if source.startswith("## 9 Training"):
             return
         if new.cell_type == "code" and "version" not in source:
-            said = ["".join(output.get("text", "")) for output in old["outputs"]]
-            assert [output.get("text", "") for output in new.outputs] == said, source[:80]
+            assert text_of(new) == text_of(old), source[:80]
     raise AssertionError("no training section")
 
 

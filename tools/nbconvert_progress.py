@@ -19,3 +19,4 @@ def announce(cell, cell_index, **_):
 c = get_config()  # noqa: F821
 c.ExecutePreprocessor.on_cell_start = announce
 c.ExecutePreprocessor.record_timing = False
+c.ExecutePreprocessor.coalesce_streams = True
