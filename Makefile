@@ -31,7 +31,7 @@ test-quick: .venv/test.stamp  ## under a minute: no notebook is executed
 test-slow: .venv/test.stamp  ## everything, with full counts
 	$(BIN)/python -m pytest
 
-bench: .venv-bench/stamp  ## compare with other implementations, about ten minutes
+bench: .venv-bench/stamp  ## compare with other implementations, several minutes
 	.venv-bench/bin/python benchmarks/floor.py
 	.venv-bench/bin/python benchmarks/bench.py
 

@@ -1,6 +1,6 @@
 """Compare the notebook's DQN with the original tutorial and with Stable-Baselines3.
 
-Usage: python benchmarks/bench.py [--seeds 3] [--notebook-seeds 5] [--jobs 1] [--name quick]
+Usage: python benchmarks/bench.py [--seeds 3] [--notebook-seeds 5] [--jobs 2] [--name quick]
 
 Every (implementation, seed) runs in a process of its own with one torch thread, the implementations
 in turn, so that a machine that slows down hits all alike. All are evaluated in the same way: every
@@ -179,7 +179,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="of the other implementations")
     parser.add_argument("--notebook-seeds", type=int, default=5, help="of the notebook")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--name", default="quick", help="of the result files; latest is tracked")
     parser.add_argument("--one", choices=list(BUDGET), help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
