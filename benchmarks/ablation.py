@@ -8,10 +8,10 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tools"))
+
+from report import ablation_row  # noqa: E402
 
 import lesson as loader  # noqa: E402
 
@@ -44,19 +44,11 @@ def main():
             for seed in range(arguments.seeds)
         ]
         runs = lesson.train_many(settings, lesson.device)
-        steps = [run.solved_at_step or np.inf for run in runs]
-        target = lesson.settings.SOLVED_AT
-        steady = [lesson.steadiness(run.evaluations, target) for run in runs]
         results[name] = {
             "solved_at_step": [run.solved_at_step for run in runs],
-            "steadiness": steady,
+            "steadiness": [lesson.steadiness(r.evaluations, r.settings.SOLVED_AT) for r in runs],
         }
-        print(
-            f"| {name} | {sum(np.isfinite(steps))} of {len(runs)} "
-            f"| {np.median(steps):,.0f} ({max(steps):,.0f}) "
-            f"| {np.median(steady):.2f} ({min(steady):.2f}) |",
-            flush=True,
-        )
+        print(ablation_row(name, results[name]), flush=True)
     details = {"seeds": arguments.seeds, "steps": arguments.steps, "variants": results}
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "ablation.json").write_text(json.dumps(details, indent=1) + "\n")

@@ -30,6 +30,13 @@ def lesson(tmp_path_factory):
     return loader.load(OUTPUT_DIR=str(tmp_path_factory.mktemp("lesson")), DEVICE="cpu")
 
 
+def prose(notebook):
+    """All Markdown of a notebook."""
+    return "\n\n".join(
+        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"
+    )
+
+
 def execute(command, cwd, **environment):
     """Run a command; return its exit code and its output as text without colours."""
     result = subprocess.run(

@@ -8,6 +8,7 @@ import json
 import re
 
 import pytest
+from conftest import prose
 from PIL import Image
 from refresh_notebook import CLEAN_METADATA, code_hash
 
@@ -16,12 +17,6 @@ import lesson as loader
 
 def code_cells(notebook):
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-
-
-def prose(notebook):
-    return "\n\n".join(
-        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"
-    )
 
 
 def text_of(cell):

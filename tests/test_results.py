@@ -5,16 +5,11 @@ from statistics import median
 
 import pytest
 import report
+from conftest import prose
 
 import lesson as loader
 
 README = (loader.ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def prose(notebook):
-    return "\n".join(
-        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"
-    )
 
 
 @pytest.mark.parametrize("row", report.comparison_rows())

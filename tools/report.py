@@ -32,18 +32,20 @@ def comparison_rows():
     return rows
 
 
+def ablation_row(name, found):
+    """Return the table row of one variant of the settings."""
+    steps = [np.inf if step is None else step for step in found["solved_at_step"]]
+    worst = "never" if max(steps) == np.inf else f"{max(steps):,.0f}"
+    median = "never" if np.median(steps) == np.inf else f"{np.median(steps):,.0f}"
+    steady = found["steadiness"]
+    cells = [name, f"{np.isfinite(steps).sum()} of {len(steps)}", f"{median} ({worst})"]
+    cells.append(f"{np.median(steady):.2f} ({min(steady):.2f})")
+    return "| " + " | ".join(cells) + " |"
+
+
 def ablation_rows():
     """Return one table row per variant of the settings."""
-    rows = []
-    for name, found in read("ablation")["variants"].items():
-        steps = [np.inf if step is None else step for step in found["solved_at_step"]]
-        worst = "never" if max(steps) == np.inf else f"{max(steps):,.0f}"
-        median = "never" if np.median(steps) == np.inf else f"{np.median(steps):,.0f}"
-        steady = found["steadiness"]
-        cells = [name, f"{np.isfinite(steps).sum()} of {len(steps)}", f"{median} ({worst})"]
-        cells.append(f"{np.median(steady):.2f} ({min(steady):.2f})")
-        rows.append("| " + " | ".join(cells) + " |")
-    return rows
+    return [ablation_row(*variant) for variant in read("ablation")["variants"].items()]
 
 
 def scaling_rows():
