@@ -1,11 +1,14 @@
 # Two commands do everything: `make run` and `make test`. Both make the environment first.
 PYTHON ?= python3
 BIN := .venv/bin
+TOOLS := .venv-tools/bin
+# Every version is that of the lock: of packages, of what they need, and of what builds them.
+LOCKED := -c constraints.txt --build-constraint constraints.txt
 NOTEBOOK := notebooks/dqn_cartpole.ipynb
 EXECUTED := outputs/dqn_cartpole.ipynb
 TO_HTML := $(BIN)/jupyter nbconvert --to html --embed-images --template html_template --TemplateExporter.extra_template_basedirs=tools
 
-.PHONY: run html notebook test test-quick test-slow bench bench-full ablation search format clean
+.PHONY: run html notebook test test-quick test-slow bench bench-full ablation search format lock licences audit clean
 
 run: .venv/run.stamp  ## execute the notebook headless; results in outputs/
 	mkdir -p outputs
@@ -50,23 +53,48 @@ format: .venv/test.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+lock: .venv-tools/uv.stamp  ## write constraints.txt anew; newest versions with UV_OPTIONS=--upgrade
+	$(TOOLS)/uv pip compile --universal --python-version 3.10 --custom-compile-command "make lock" $(UV_OPTIONS) --quiet --output-file constraints.txt requirements-dev.txt requirements-tools.txt benchmarks/requirements.txt
+
+licences: .venv-tools/stamp  ## write LICENCES.md: what requirements.txt installs, on Linux, with Python 3.11
+	$(TOOLS)/uv venv --quiet --clear --python 3.11 .venv-tools/licences
+	$(TOOLS)/uv pip install --quiet --python .venv-tools/licences -r requirements.txt $(LOCKED)
+	$(TOOLS)/pip-licenses --python .venv-tools/licences/bin/python --with-system --format markdown --output-file LICENCES.md
+	rm -rf .venv-tools/licences
+
+audit: .venv-tools/stamp  ## look up every locked version among known vulnerabilities; needs the network
+	$(TOOLS)/pip-audit --strict --disable-pip --no-deps -r constraints.txt
+
 clean:
-	rm -rf .venv .venv-bench .matrix outputs
+	rm -rf .venv .venv-bench .venv-tools .matrix outputs
 
 .venv/python.stamp:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit("Python %d.%d found; this project needs 3.10, 3.11 or 3.12. Choose one: make PYTHON=python3.11 ..." % v)'
 	$(PYTHON) -m venv .venv
 	touch $@
 
-.venv/run.stamp: .venv/python.stamp requirements.txt
-	$(BIN)/python -m pip install -r requirements.txt
+.venv/run.stamp: .venv/python.stamp requirements.txt constraints.txt
+	$(BIN)/python -m pip install pip -c constraints.txt
+	$(BIN)/python -m pip install -r requirements.txt $(LOCKED)
 	touch $@
 
 .venv/test.stamp: .venv/run.stamp requirements-dev.txt
-	$(BIN)/python -m pip install -r requirements-dev.txt
+	$(BIN)/python -m pip install -r requirements-dev.txt $(LOCKED)
 	touch $@
 
-.venv-bench/stamp: .venv/python.stamp benchmarks/requirements.txt requirements.txt
+.venv-bench/stamp: .venv/python.stamp benchmarks/requirements.txt requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install -r benchmarks/requirements.txt
+	.venv-bench/bin/python -m pip install pip -c constraints.txt
+	.venv-bench/bin/python -m pip install -r benchmarks/requirements.txt $(LOCKED)
+	touch $@
+
+# uv alone comes before the lock, which it writes.
+.venv-tools/uv.stamp: .venv/python.stamp requirements-tools.txt
+	$(PYTHON) -m venv .venv-tools
+	$(TOOLS)/python -m pip install $$(grep '^uv==' requirements-tools.txt)
+	touch $@
+
+.venv-tools/stamp: .venv-tools/uv.stamp constraints.txt
+	$(TOOLS)/python -m pip install pip -c constraints.txt
+	$(TOOLS)/python -m pip install -r requirements-tools.txt $(LOCKED)
 	touch $@

@@ -14,7 +14,6 @@ end of their budget, which shows how steady they are.
 import argparse
 import csv
 import json
-import math
 import os
 import platform
 import resource
@@ -31,14 +30,11 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tools"))
 
+import report  # noqa: E402
+
 import lesson as loader  # noqa: E402
 
 BUDGET = {"notebook": 20_000, "original": 100_000, "sb3": 50_000}
-LABELS = {
-    "notebook": "this notebook",
-    "original": "original tutorial",
-    "sb3": "Stable-Baselines3, zoo settings",
-}
 EVERY, SOLVED_AT = 500, 475.0
 
 
@@ -51,7 +47,7 @@ def run_one(name, seed, steps, to_the_end):
     cpu, curve = torch.device("cpu"), []
     found = {"solved": False, "steps_to_solved": None, "seconds_to_solved": None}
 
-    def report(done, seconds, net):
+    def judge(done, seconds, net):
         policy = lesson.greedy_policy(net, cpu)
         validation = lesson.evaluate(policy, lesson.VALIDATION_STARTS, "CartPole-v1").mean()
         unseen = lesson.evaluate(policy, lesson.HELD_OUT_STARTS[:20], "CartPole-v1").mean()
@@ -63,7 +59,7 @@ def run_one(name, seed, steps, to_the_end):
                 found["held_out_mean"] = float(held_out)
         return found["solved"] and not to_the_end
 
-    CONTESTANTS[name](lesson, seed).train(steps, EVERY, report)
+    CONTESTANTS[name](lesson, seed).train(steps, EVERY, judge)
     after = [row[3] >= SOLVED_AT for row in curve if row[0] >= (found["steps_to_solved"] or 1e9)]
     return {
         "implementation": name,
@@ -116,7 +112,7 @@ def quantiles(runs, key):
 def summarise(runs):
     """Return the summary per implementation and the ratios of times."""
     rng, summary, seconds = np.random.default_rng(0), {}, {}
-    for name in LABELS:
+    for name in report.NAMES:
         mine = [run for run in runs if run["implementation"] == name]
         solved = [run for run in mine if run["solved"]]
         steady = [run["steadiness"] for run in solved if run["steadiness"] is not None]
@@ -139,18 +135,10 @@ def summarise(runs):
 
 
 def print_table(summary, ratios):
-    """Print the comparison as a Markdown table."""
-    head = ["", "solved", "steps: median (p10 to p90)", "worst", "seconds", "steadiness", "µs/step"]
-    print("\n|", " | ".join(head), "|\n" + "|---" * len(head) + "|")
-    for name, s in summary.items():
-        p10, p50, p90, worst = s["steps_p10_p50_p90_max"] or [math.nan] * 4
-        seconds = (s["seconds_p10_p50_p90_max"] or [math.nan] * 2)[1]
-        steady = "–" if s["steadiness_median"] is None else f"{s['steadiness_median']:.2f}"
-        row = [LABELS[name], f"{s['solved']} of {s['seeds']}"]
-        row += [f"{p50:,.0f} ({p10:,.0f} to {p90:,.0f})", f"{worst:,.0f}", f"{seconds:.1f}"]
-        print("|", " | ".join([*row, steady, f"{s['us_per_step']:.0f}"]), "|")
+    """Print the comparison as the README shows it, and the ratios of times."""
+    print("\n".join(["", *report.COMPARISON_HEAD, *report.comparison_rows(summary)]))
     for name, r in ratios.items():
-        print(f"Time to solved, {LABELS[name]} / this notebook: {r['ratio']:.0f}", end=" ")
+        print(f"Time to solved, {report.NAMES[name]} / this notebook: {r['ratio']:.0f}", end=" ")
         print(f"(95 % interval {r['low']:.0f} to {r['high']:.0f})")
 
 
@@ -158,7 +146,7 @@ def plot(runs, path):
     """Draw median and band of the validation curves over steps and over seconds."""
     lesson = loader.load(DEVICE="cpu")
     figure, axes = lesson.new_figure(height=3.6, columns=2)
-    for name, color in zip(LABELS, (lesson.ORANGE, lesson.BLUE, lesson.GREEN), strict=True):
+    for name, color in zip(report.NAMES, (lesson.ORANGE, lesson.BLUE, lesson.GREEN), strict=True):
         curves = [np.array(run["curve"]) for run in runs if run["implementation"] == name]
         for ax, column in zip(axes, (0, 1), strict=True):
             end = max(curve[-1, column] for curve in curves)
@@ -166,7 +154,7 @@ def plot(runs, path):
             held = [np.interp(grid, c[:, column], c[:, 2]) for c in curves]
             low, middle, high = np.percentile(held, [10, 50, 90], axis=0)
             ax.fill_between(grid, low, high, color=color, alpha=0.2, linewidth=0)
-            ax.plot(grid, middle, color=color, linewidth=2, label=LABELS[name])
+            ax.plot(grid, middle, color=color, linewidth=2, label=report.NAMES[name])
     axes[0].set(xscale="log", xlabel="environment steps", ylabel="greedy duration (steps)")
     axes[1].set(xscale="log", xlabel="seconds of training")
     figure.subplots_adjust(bottom=0.28)

@@ -23,21 +23,13 @@ import lesson as loader
 
 TUNING_SEEDS = range(1000, 1016)
 GROUP = 4
-PRESENT = {
-    "GAMMA": 0.99,
-    "position_scale": 2.4,
-    "TARGET_EPSILON": 0.7,
-    "DOUBLE_DQN": False,
-    "MIRROR": True,
-    "LR": 0.002,
-    "TAU": 0.02,
-    "EPS_END": 0.05,
-}
-STARTING_POINTS = [  # one change at a time; what the search proposes comes after these
+SEARCHED = ("GAMMA", "TARGET_EPSILON", "DOUBLE_DQN", "MIRROR", "LR", "TAU", "EPS_END")
+CHANGES = [  # the notebook's settings with one change; what the search proposes comes after these
     {},
     {"MIRROR": False},
     {"TARGET_EPSILON": 0.5},
     {"DOUBLE_DQN": True},
+    {"DOUBLE_DQN": False},
     {"position_scale": 1.0},
 ]
 RESULTS = Path(__file__).parent / "results" / "search.csv"
@@ -91,8 +83,10 @@ def main():
     )
     sampler = optuna.samplers.TPESampler(seed=1, n_startup_trials=10, multivariate=True)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    for start in STARTING_POINTS:
-        study.enqueue_trial({**PRESENT, **start})
+    present = {name: getattr(base, name) for name in SEARCHED}
+    present["position_scale"] = base.OBSERVATION_SCALE[0]
+    for change in CHANGES:
+        study.enqueue_trial({**present, **change}, skip_if_exists=True)
     end, best = time.monotonic() + 60 * arguments.minutes, -1.0
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("w", newline="") as file:

@@ -31,7 +31,7 @@ REQUIRED = {
     "numpy_version": str,
     "torch_version": str,
 }
-SHORT = {"MAX_STEPS": 1500, "COMPARE_SEEDS": 0, "DEVICE": "cpu"}
+SHORT = {"MAX_STEPS": 1500, "COMPARE_SEEDS": 0, "ABLATION_SEEDS": 0, "DEVICE": "cpu"}
 
 
 def papermill(folder, **parameters):
@@ -77,8 +77,41 @@ def test_the_default_run_leaves_its_files_and_no_noise(headless):
         "learning_curve.png",
         "evaluation.png",
         "agent.png",
+        "tracking.csv",
     }
     assert all(kind not in ("stderr", "error") for kind, _ in texts(headless.executed))
+
+
+def test_offline_nothing_is_said_about_azure_beyond_one_line(headless):
+    lines = [line for _, text in texts(headless.executed) for line in text.splitlines()]
+    assert [line for line in lines if "azure" in line.lower() or "Tracking" in line] == [
+        "Tracking: in the output folder only"
+    ]
+
+
+def test_the_tracked_metrics_agree_with_the_other_files(headless):
+    header, *rows = (headless.outputs / "tracking.csv").read_text().splitlines()
+    assert header == "step,name,value"
+    found = {}
+    for step, name, value in (row.split(",") for row in rows):
+        found.setdefault(name, []).append((int(step), float(value)))
+    curve = (headless.outputs / "durations.csv").read_text().splitlines()[1:]
+    durations = [tuple(map(float, row.split(",")[1:])) for row in curve]
+    assert found["duration"] == durations
+    metrics = json.loads((headless.outputs / "metrics.json").read_text())
+    assert found["greedy_mean"] == [(metrics["env_steps"], metrics["greedy_mean"])]
+    assert len(found["validation_mean"]) == len(found["validation_area"]) == 40
+    assert {len(found[n]) for n in ("epsilon", "mean_duration_100")} == {metrics["episodes"]}
+    assert 0 < len(found["loss"]) <= metrics["episodes"]
+
+
+def test_nothing_personal_gets_into_the_executed_notebook(tmp_path):
+    home = tmp_path / "home" / "telltale-name"
+    path = user_folder(home, **SHORT)
+    result = nbconvert(path, home, HOME=str(home), USER="telltale-name", LOGNAME="telltale-name")
+    assert result.code == 0, result.text[-3000:]
+    for file in [result.executed, *result.outputs.iterdir()]:
+        assert b"telltale" not in file.read_bytes(), file.name
 
 
 def test_the_learning_curve_agrees_with_the_metrics(headless):

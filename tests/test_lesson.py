@@ -151,6 +151,12 @@ BAD = [
     ("INITIAL_VALUE", None),
     ("GREEDY_NET", "both"),
     ("COMPARE_SEEDS", -1),
+    ("ABLATION_SEEDS", 101),
+    ("UPDATE_TARGET_EVERY", 0),
+    ("TRUNCATED_IS_TERMINATED", 0),
+    ("USE_ORIGINAL_SETTINGS", "no"),
+    ("TRACKING", "mlflow"),
+    ("REGISTER_MODEL_AS", "my model"),
     ("OUTPUT_DIR", ""),
     ("DEVICE", "tpu"),
 ]
@@ -206,9 +212,21 @@ def test_files_are_written_in_one_piece(lesson, tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     lesson.write_file(path, "old")
     monkeypatch.setattr(lesson.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError):
-        lesson.write_file(path, "new")
-    assert path.read_text() == "old"
+    assert lesson.write_file(path, "new") is False
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_pieces_that_a_killed_run_left_are_removed(lesson, tmp_path):
+    (tmp_path / "model.pt.part").write_text("half")
+    (tmp_path / "model.pt").write_text("whole")
+    lesson.prepare_folder(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_environments_that_a_dqn_cannot_play_are_refused(lesson):
+    for name in ("Pendulum-v1", "Nothing-v0", "os:path-v0", "Taxi-v3"):
+        with pytest.raises(ValueError, match="ENV_ID"):
+            lesson.change_settings(lesson.settings, ENV_ID=name)
 
 
 # --- the environment and its players -------------------------------------------------------
@@ -428,7 +446,7 @@ def test_a_run_does_not_depend_on_other_random_numbers_or_on_being_watched(lesso
 
     lesson.train(run, watch)
     assert run.durations == plain.durations
-    assert seen == list(range(1, 401))
+    assert seen == list(range(401))  # before every step and once at the end
 
 
 def test_training_goes_on_where_it_stopped(lesson):

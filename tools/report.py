@@ -19,10 +19,20 @@ def read(name):
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def comparison_rows():
-    """Return one table row per implementation."""
+COMPARISON_HEAD = [
+    "| | solved | steps to solved: median (worst) | seconds to solved: median "
+    "| steadiness: median |",
+    "|---|---|---|---|---|",
+]
+
+
+def comparison_rows(summary=None):
+    """Return one table row per implementation, by default of the tracked results."""
     rows = []
-    for name, s in read("latest")["summary"].items():
+    for name, s in (summary or read("latest")["summary"]).items():
+        if not s["solved"]:
+            rows.append(f"| {NAMES[name]} | 0 of {s['seeds']} seeds | never | – | – |")
+            continue
         _, median, _, worst = s["steps_p10_p50_p90_max"]
         steady = "–" if s["steadiness_median"] is None else f"{s['steadiness_median']:.2f}"
         seconds = s["seconds_p10_p50_p90_max"][1]
