@@ -12,7 +12,7 @@ TO_HTML := $(BIN)/jupyter nbconvert --to html --embed-images --template html_tem
 
 run: .venv/run.stamp  ## execute the notebook headless; results in outputs/
 	mkdir -p outputs
-	$(BIN)/jupyter nbconvert --config tools/nbconvert_progress.py --to notebook --execute --stdin --output $(EXECUTED) < $(NOTEBOOK)
+	$(BIN)/jupyter nbconvert --config tools/nbconvert_progress.py --to notebook --stdin --output $(EXECUTED) < $(NOTEBOOK)
 	$(TO_HTML) $(EXECUTED)
 	@echo "Done. Read outputs/dqn_cartpole.html; the figures of the run are in outputs/metrics.json."
 

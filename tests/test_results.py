@@ -18,29 +18,25 @@ def test_the_readme_quotes_the_comparison(row):
 
 
 @pytest.mark.parametrize("row", report.ablation_rows())
-def test_readme_and_notebook_quote_the_ablation(row, committed):
+def test_the_readme_quotes_the_ablation(row):
     assert row in README
-    assert row in prose(committed)
+
+
+def test_the_ablation_is_that_of_the_notebook(lesson):
+    assert set(report.read("ablation")["variants"]) > set(lesson.VARIANTS)
 
 
 def test_the_notebook_reads_the_ablation_rightly(committed):
-    variants = report.read("ablation")["variants"]
-    ours = variants["the notebook's settings"]
-    found = {name.split(":")[0]: variant for name, variant in variants.items()}
-    text = prose(committed)
-    assert "Scaled observations make every seed learn within the budget" in text
-    assert None in found["unscaled observations"]["solved_at_step"]
-    assert None not in ours["solved_at_step"]
-    assert "The careful target and the scaled rewards keep what was learned" in text
-    for name in ("plain target", "rewards of 1"):
-        assert median(found[name]["steadiness"]) < 0.8 < median(ours["steadiness"])
-    assert "Mirrored steps protect the unluckiest seed" in text
-    assert min(found["no mirrored steps"]["steadiness"]) < min(ours["steadiness"]) / 2
-    assert "the optimistic start saves steps" in text
-    assert median(found["start at zero"]["solved_at_step"]) > median(ours["solved_at_step"])
-    assert "Double DQN and the choice of the player make little difference here" in text
-    for name in ("Double DQN", "play by the policy network"):
-        assert median(found[name]["steadiness"]) == median(ours["steadiness"])
+    """What section 13 says of ten seeds, which its own few seeds cannot show."""
+    found, text = report.read("ablation")["variants"], prose(committed)
+    steady = {name: sorted(variant["steadiness"]) for name, variant in found.items()}
+    solved = {name: variant["solved_at_step"] for name, variant in found.items()}
+    assert "of ten seeds, the worst of them forgets" in text
+    assert steady["tiny memory"][0] < 0.9 <= steady["all parts"][0]
+    assert "of ten seeds, the unluckiest lose the cart now and then" in text
+    assert steady["no mirrored steps"][0] < 0.8 < steady["all parts"][0]
+    assert "of ten seeds, the median is the same" in text
+    assert median(solved["start at zero"]) == median(solved["all parts"])
 
 
 @pytest.mark.parametrize("name", ["original", "sb3"])

@@ -25,12 +25,26 @@ def code_hash(notebook):
     return hashlib.sha256(json.dumps(["".join(source) for source in sources]).encode()).hexdigest()
 
 
+def joined(outputs):
+    """Return outputs with printed text in one piece where the kernel sent it in several."""
+    whole = []
+    for output in outputs:
+        previous = whole[-1] if whole else {}
+        if output.get("name") and output.get("name") == previous.get("name"):
+            previous.text += output.text
+        else:
+            whole.append(output)
+    return whole
+
+
 def refresh(executed, outputs):
     """Write the executed notebook over the committed one, with clean metadata."""
     new = nbformat.read(executed, as_version=4)
     if code_hash(new) != code_hash(nbformat.read(NOTEBOOK, as_version=4)):
         sys.exit(f"{executed} was not executed from the present {NOTEBOOK.relative_to(ROOT)}")
     for cell in new.cells:
+        if cell.cell_type == "code":
+            cell.outputs = joined(cell.outputs)
         cell.metadata = {"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {}
     new.metadata = {**CLEAN_METADATA, "outputs_of_code": code_hash(new)}
     nbformat.write(new, NOTEBOOK)
