@@ -6,14 +6,14 @@ TOOLS := .venv-tools/bin
 LOCKED := -c constraints.txt --build-constraint constraints.txt
 NOTEBOOK := notebooks/dqn_cartpole.ipynb
 EXECUTED := outputs/dqn_cartpole.ipynb
-TO_HTML := $(BIN)/jupyter nbconvert --to html --embed-images --template html_template --TemplateExporter.extra_template_basedirs=tools
+TO_HTML := $(BIN)/python tools/to_html.py
 
-.PHONY: run html notebook test test-quick test-slow bench bench-full ablation search format lock licences audit clean
+.PHONY: run html notebook test browser test-quick test-slow bench bench-full ablation search format lock licences audit clean
 
 run: .venv/run.stamp  ## execute the notebook headless; results in outputs/
 	mkdir -p outputs
 	$(BIN)/jupyter nbconvert --config tools/nbconvert_progress.py --to notebook --stdin --output $(EXECUTED) < $(NOTEBOOK)
-	$(TO_HTML) $(EXECUTED)
+	$(TO_HTML) $(EXECUTED) outputs
 	@echo "Done. Read outputs/dqn_cartpole.html; the figures of the run are in outputs/metrics.json."
 
 notebook: run  ## refresh the committed outputs and pictures from a real run
@@ -21,17 +21,23 @@ notebook: run  ## refresh the committed outputs and pictures from a real run
 
 html: .venv/run.stamp  ## export the committed notebook, without running it
 	mkdir -p outputs
-	$(TO_HTML) --output-dir outputs $(NOTEBOOK)
+	$(TO_HTML) $(NOTEBOOK) outputs
 
-test: .venv/test.stamp  ## lint and all tests but the slow ones
+test: .venv/test.stamp browser  ## lint and all tests but the slow ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -m "not slow"
 
+browser: .venv/test.stamp  ## Chromium for the browser tests, where there is none
+	@command -v chromium chromium-browser > /dev/null || \
+	if command -v apt-get > /dev/null && [ "$$(id -u)" = 0 ]; then \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; \
+	else $(BIN)/playwright install chromium; fi
+
 test-quick: .venv/test.stamp  ## under a minute: no notebook is executed
 	$(BIN)/python -m pytest -m "not run and not slow"
 
-test-slow: .venv/test.stamp  ## everything, with full counts
+test-slow: .venv/test.stamp browser  ## everything, with full counts
 	$(BIN)/python -m pytest
 
 bench: .venv-bench/stamp  ## compare with other implementations, several minutes

@@ -1,6 +1,6 @@
 """Measure what each part is worth: the notebook's variants, with more seeds and steps than there.
 
-Usage: python benchmarks/ablation.py [--seeds 10] [--steps 10000]
+Usage: python benchmarks/ablation.py [--seeds 10] [--steps 5000]
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main():
     """Train every variant with every seed and write steps to solved and steadiness."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=5_000)
     arguments = parser.parse_args()
     lesson = loader.load(DEVICE="cpu", MAX_STEPS=arguments.steps)
     results = {}

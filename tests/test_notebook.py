@@ -194,7 +194,7 @@ def table_of(committed, first_column):
 
 def mean_return(committed, policy):
     """A policy's mean in the table of results."""
-    return float(table_of(committed, policy)[policy][0])
+    return float(table_of(committed, policy)[policy][0].split()[0])
 
 
 def printed(committed, pattern):
@@ -246,7 +246,7 @@ CLAIMS = [  # a sentence of the prose, and whether the committed outputs bear it
         lambda n: seeds_found(n)[0] == seeds_found(n)[1] == 5 and seeds_found(n)[3] <= 5000,
     ),
     ("its scores flicker", lambda n: variant(n, "no target network")[4] < 1),
-    ("Later, if at all", lambda n: variant(n, "hard updates")[1] > variant(n, "all parts")[1]),
+    ("later, if at all", lambda n: variant(n, "hard updates")[1] > variant(n, "all parts")[1]),
     ("slow to get excellent", lambda n: variant(n, "no exploration")[1] > 1500),
     (
         "in this run no different",
@@ -260,18 +260,18 @@ CLAIMS = [  # a sentence of the prose, and whether the committed outputs bear it
     ("learning slows down", lambda n: variant(n, "no input scale")[0] == 0),
     ("nothing is solved within so few steps", lambda n: variant(n, "original settings")[0] == 0),
     (
-        "It promises less than it gets",
+        "The agent promises less than it gets",
         lambda n: (
             printed(n, r"promised ([\d.]+), received [\d.]+ on")[0] + 0.2
             < printed(n, r"promised [\d.]+, received ([\d.]+) on")[0]
         ),
     ),
     (
-        "A plain maximum errs in the other direction",
+        "The plain target tends to err in the other direction",
         lambda n: all(float(row[0]) > float(row[1]) for row in promises(n)),
     ),
     (
-        "It pushes *outward*",
+        "At both ends it pushes *outward*",
         lambda n: (
             any("cart at -2.0" in text_of(c) and "-2.0: left" in text_of(c) for c in code_cells(n))
             and pushes(n) == ["left", "right"]
@@ -287,7 +287,7 @@ CLAIMS = [  # a sentence of the prose, and whether the committed outputs bear it
         ),
     ),
     (
-        "here 1, even those of states that have just failed",
+        "as here at 1 where ours begin, even those of states that have just failed",
         lambda n: 0.9 < printed(n, r"value of a fallen pole: ([\d.]+)")[0] < 1.2,
     ),
     (

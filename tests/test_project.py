@@ -19,7 +19,7 @@ def test_environment_yml_stands_alone_and_equals_requirements_txt():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     assert sorted(pip) == pins((ROOT / "requirements.txt").read_text().splitlines())
-    assert all(re.fullmatch(r"[a-z-]+==[\w.]+", pin) for pin in pip)
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", pin) for pin in pip)
     assert "python=3.11" in environment["dependencies"]
 
 

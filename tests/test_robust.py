@@ -64,7 +64,7 @@ def test_interrupted_at_random_moments_training_ends_as_if_it_had_not_been(lesso
 def test_the_kernels_interrupt_stops_training_and_running_again_goes_on(tmp_path):
     with Kernel(tmp_path, MAX_STEPS=3000, **SKIP) as kernel:
         train = kernel.find("train(run, live_plot, tracker)")
-        make = kernel.find("release(tracker)  # of an earlier run")
+        make = kernel.find("# of an earlier run")
         for index in kernel.code:
             if index < train:
                 assert kernel.cell(index).error is None
@@ -151,7 +151,7 @@ def test_cells_in_random_orders_never_mix_old_and_new(tmp_path, orders):
     with Kernel(tmp_path, MAX_STEPS=250, EVAL_EVERY=125, **SKIP) as kernel:
         kernel.run_to_the_end()
         settings_cell = kernel.find("settings = settings_now()\ndevice")
-        first = kernel.find("release(tracker)  # of an earlier run")
+        first = kernel.find("# of an earlier run")
         last = kernel.find("finish(tracker, run, output_dir)")
         model = kernel.find("fresh_net, fresh_settings = load_agent")
         for _ in range(orders):
