@@ -20,14 +20,16 @@ LONG = 300_000  # milliseconds; waits end as soon as what they wait for is there
 KERNEL = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
 COUNT_PICTURES = """index => {
   const cell = jupyterapp.shell.currentWidget.content.widgets[index];
+  const images = cell.node.getElementsByTagName('img');
+  const old = images[0]?.src;  // of an earlier run
   const seen = window.seen = {sources: [], heights: [], most: 0, gaps: 0};
   const look = () => {
-    const images = cell.node.querySelectorAll('.jp-OutputArea img');
     const last = images[images.length - 1];
+    const shown = last?.complete && last.naturalWidth && last.src;
     seen.most = Math.max(seen.most, images.length);
     seen.gaps += seen.sources.length && !last ? 1 : 0;
-    if (last?.complete && last.naturalWidth && last.src !== seen.sources.at(-1)) {
-      seen.sources.push(last.src);
+    if (shown && shown !== old && shown !== seen.sources.at(-1)) {
+      seen.sources.push(shown);
       seen.heights.push(cell.node.querySelector('.jp-OutputArea').offsetHeight);
     }
     requestAnimationFrame(look);
