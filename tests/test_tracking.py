@@ -261,7 +261,7 @@ def assert_the_rest_arrives(done, service, place):
             assert uploaded >= {f"outputs/{name}" for name in done.files}
 
 
-NORMAL = {("job", "metrics", "hang"), ("compute_instance", "blob", "500")}
+NORMAL = {("job", "metrics", "hang"), ("compute_instance", "artifacts", "500")}
 FAULTS = [
     pytest.param(*case, marks=[] if case in NORMAL else pytest.mark.slow, id="-".join(case))
     for case in (
