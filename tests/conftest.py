@@ -15,6 +15,7 @@ from papermill.parameterize import parameterize_notebook
 
 import lesson as loader
 
+SHORT = {"MAX_STEPS": 1500, "COMPARE_SEEDS": 0, "ABLATION_SEEDS": 0, "DEVICE": "cpu"}
 TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 

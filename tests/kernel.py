@@ -51,17 +51,24 @@ class Kernel:
         """Run source; return its error (name and message, or None), printed text and pictures."""
         return self.finish(self.start(source))
 
-    def finish(self, message, timeout=300):
-        """Wait for the end of what `start` sent; return what it has put out."""
-        found = SimpleNamespace(error=None, text="", pictures=0)
+    def answers(self, channel, message):
+        """Yield (kind, content) of what comes on a channel in answer to a message."""
         while True:
             try:
-                answer = self.client.get_iopub_msg(timeout=timeout)
+                answer = channel(timeout=300)
             except queue.Empty:
                 raise AssertionError("the kernel does not answer") from None
-            if answer["parent_header"].get("msg_id") != message:
-                continue
-            kind, content = answer["msg_type"], answer["content"]
+            if answer["parent_header"].get("msg_id") == message:
+                yield answer["msg_type"], answer["content"]
+
+    def finish(self, message):
+        """Wait for the end of what `start` sent; return what it has put out.
+
+        Like every notebook program it waits for the reply as well, before anything else is sent:
+        a kernel may overlook what arrives while it is still about to reply.
+        """
+        found = SimpleNamespace(error=None, text="", pictures=0)
+        for kind, content in self.answers(self.client.get_iopub_msg, message):
             if kind == "error":
                 found.error = f"{content['ename']}: {content['evalue']}"
                 found.traceback = content["traceback"]
@@ -70,8 +77,10 @@ class Kernel:
             elif kind in ("display_data", "update_display_data", "execute_result"):
                 found.pictures += "image/png" in content["data"]
             elif kind == "status" and content["execution_state"] == "idle":
-                found.text = re.sub(r"\x1b\[[0-9;]*m", "", found.text)
-                return found
+                break
+        next(self.answers(self.client.get_shell_msg, message))
+        found.text = re.sub(r"\x1b\[[0-9;]*m", "", found.text)
+        return found
 
     def run_to_the_end(self):
         """Run all cells from top to bottom; every one must succeed."""

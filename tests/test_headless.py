@@ -7,7 +7,7 @@ import sys
 
 import nbformat
 import pytest
-from conftest import execute, nbconvert, user_folder
+from conftest import SHORT, execute, nbconvert, user_folder
 
 import lesson as loader
 
@@ -31,7 +31,6 @@ REQUIRED = {
     "numpy_version": str,
     "torch_version": str,
 }
-SHORT = {"MAX_STEPS": 1500, "COMPARE_SEEDS": 0, "ABLATION_SEEDS": 0, "DEVICE": "cpu"}
 
 
 def papermill(folder, **parameters):

@@ -106,11 +106,12 @@ def test_killed_at_random_moments_no_file_is_half_written(lesson, tmp_path, mome
     generator = random.Random(moments)
     script = SAVING.format(tools=str(loader.ROOT / "tools"), folder=str(tmp_path))
     for _ in range(moments):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(generator.uniform(0.05, 0.5))
-        process.kill()
-        process.wait()
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout.readline() == b"ready\n"
+                time.sleep(generator.uniform(0.05, 0.5))
+            finally:
+                process.kill()
         if (tmp_path / "metrics.json").exists():
             assert json.loads((tmp_path / "metrics.json").read_text())["env_steps"] == 150
         if (tmp_path / "model.pt").exists():
@@ -318,7 +319,7 @@ def test_a_full_disk_costs_no_result(lesson, tmp_path, capsys):
 CURVE = """
 import sys; sys.path.insert(0, {tools!r})
 import torch, lesson as loader
-lesson = loader.load(OUTPUT_DIR="o", DEVICE="cpu", MAX_STEPS=600, EVAL_EVERY=300, SEED=5)
+lesson = loader.load(OUTPUT_DIR="o", DEVICE="cpu", MAX_STEPS=1000, SEED=5)
 torch.set_num_threads({threads})
 run = lesson.train(lesson.make_run(lesson.settings, lesson.device))
 print(run.durations, run.evaluations)

@@ -10,11 +10,10 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 from azure_standin import FAULTY, KINDS, AzureStandin, token
-from conftest import nbconvert, user_folder
+from conftest import SHORT, nbconvert, user_folder
 
 pytestmark = pytest.mark.run
 
-SHORT = {"MAX_STEPS": 1500, "COMPARE_SEEDS": 0, "ABLATION_SEEDS": 0, "DEVICE": "cpu"}
 ALWAYS = {"metrics.json", "durations.csv", "tracking.csv", "model.pt"}
 WARNING = "Tracking: not sent"
 PATIENCE = 20  # seconds that the notebook may lose to a service that does not answer
