@@ -35,7 +35,10 @@ def test_exercise(exercise, capsys, tmp_path):
     assert "not yet. " in capsys.readouterr().out
     exec(solution(exercise.replace("exercise", "solution")), names)
     exec(check, names)
-    assert capsys.readouterr().out.endswith("solved.\n")
+    out = capsys.readouterr().out
+    assert out.endswith("solved.\n")
+    if exercise == "exercise-5":  # the task's own threshold, on starts that decided nothing
+        assert float(re.search(r"held-out starts the agent averages (\S+)\.\n", out)[1]) >= -100
 
 
 def test_every_exercise_says_how_long_it_takes():

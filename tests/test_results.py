@@ -33,6 +33,8 @@ def test_the_notebook_reads_the_ablation_rightly(committed):
     solved = {name: variant["solved_at_step"] for name, variant in found.items()}
     assert "of ten seeds, the worst of them forgets" in text
     assert steady["tiny memory"][0] < 0.9 <= steady["all parts"][0]
+    assert "of ten seeds with twice the steps, most forget what they could" in text
+    assert median(steady["plain target"]) < 0.9 <= steady["all parts"][0]
     assert "of ten seeds, the unluckiest lose the cart now and then" in text
     assert steady["no mirrored steps"][0] < 0.8 < steady["all parts"][0]
     assert "of ten seeds, the median is the same" in text
