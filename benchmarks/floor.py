@@ -47,8 +47,11 @@ class Floor:
         s, size = self.s, self.s.BATCH_SIZE
         rows = torch.randint(len(self.fields[0]), (size,))
         state, action, following, reward, terminated = (field[rows] for field in self.fields)
-        q = self.forward(self.slow, following / self.scale)[2]
-        value = (1 - s.TARGET_EPSILON) * q.amax(1) + s.TARGET_EPSILON * q.mean(1)
+        following = following / self.scale
+        q = self.forward(self.slow, following)[2]
+        chooser = self.forward(self.weights, following)[2] if s.DOUBLE_DQN else q
+        best = q.gather(1, chooser.argmax(1, keepdim=True)).squeeze(1)
+        value = (1 - s.TARGET_EPSILON) * best + s.TARGET_EPSILON * q.mean(1)
         target = reward + s.GAMMA * value * ~terminated
         x = state / self.scale
         h1, h2, q = self.forward(self.weights, x)
@@ -68,6 +71,8 @@ class Floor:
 
 def check(lesson, agent):
     """Assert that both do the same: one step from the same batch gives the same weights."""
+    with torch.no_grad():
+        agent.target_net.layer3.weight.neg_()  # so that it matters which network chooses
     floor = Floor(agent)
     everything = lesson.Transition(*(field for field in floor.fields))
     agent.memory.sample = lambda _: everything
