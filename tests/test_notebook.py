@@ -258,7 +258,7 @@ CLAIMS = [  # a sentence of the prose, and whether the committed outputs bear it
         ),
     ),
     (
-        "as early as any other",
+        "as early as the large one",
         lambda n: variant(n, "tiny memory")[1] <= variant(n, "all parts")[1],
     ),
     ("its scores flicker", lambda n: variant(n, "no target network")[4] < 1),

@@ -35,6 +35,10 @@ def test_the_notebook_reads_the_ablation_rightly(committed):
     assert steady["tiny memory"][0] < 0.9 <= steady["all parts"][0]
     assert "of ten seeds with twice the steps, most forget what they could" in text
     assert median(steady["plain target"]) < 0.9 <= steady["all parts"][0]
+    assert "In the README's longer runs it does not show either" in text
+    assert steady["truncation as a fall"] == steady["all parts"]
+    assert "as early as the large one" in text
+    assert median(solved["tiny memory"]) <= median(solved["all parts"])
     assert "of ten seeds, the unluckiest lose the cart now and then" in text
     assert steady["no mirrored steps"][0] < 0.8 < steady["all parts"][0]
     assert "of ten seeds, the median is the same" in text
