@@ -69,7 +69,7 @@ licences: .venv-tools/stamp  ## write LICENCES.md: what requirements.txt install
 	rm -rf .venv-tools/licences
 
 audit: .venv-tools/stamp  ## look up every locked version among known vulnerabilities; needs the network
-	$(TOOLS)/pip-audit --strict --disable-pip --no-deps -r constraints.txt
+	$(TOOLS)/pip-audit --strict --disable-pip --no-deps -r constraints.txt $$(sed -n 's/^\([A-Z][^ ]*\) .*/--ignore-vuln \1/p' accepted-vulnerabilities.txt)
 
 clean:
 	rm -rf .venv .venv-bench .venv-tools .matrix outputs

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import subprocess
 
 import pytest
 from packaging.markers import Marker
@@ -109,6 +110,20 @@ def test_the_makefile_installs_locked_versions_only():
     assert len(installs) >= 5
     loose = [line for line in installs if not line.endswith(("$(LOCKED)", "-c constraints.txt"))]
     assert loose == ["$$(grep '^uv==' requirements-tools.txt)"], "only uv, which writes the lock"
+
+
+def test_accepted_vulnerabilities_are_those_of_locked_versions_and_say_why():
+    """A line goes when its package moves: what was accepted was accepted of one version."""
+    text = (ROOT / "accepted-vulnerabilities.txt").read_text()
+    lines = [line for line in text.splitlines() if line and line[0] != "#"]
+    row = re.compile(r"((?:CVE|GHSA|PYSEC)-\S+) +(\S+)==(\S+) +[^;]+; [\d.]+; [^;]+")
+    rows = [row.fullmatch(line).groups() for line in lines]
+    assert len(rows) == len({identifier for identifier, *_ in rows}) > 0
+    assert all(versions()[name] == version for _, name, version in rows)
+    plan = subprocess.run(["make", "-n", "audit"], cwd=ROOT, capture_output=True, text=True)
+    selection = re.search(r"pip-audit .* (\$\(sed .*\))$", plan.stdout, re.M)[1]
+    passed = subprocess.check_output(["sh", "-c", f"echo {selection}"], cwd=ROOT, text=True)
+    assert passed.split() == [word for name, *_ in rows for word in ("--ignore-vuln", name)]
 
 
 def needed(environment):
