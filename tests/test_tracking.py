@@ -234,6 +234,27 @@ def test_a_failing_notebook_marks_its_run_as_failed(tmp_path, place, status):
     assert len(done.azure.metrics["duration"]) > 10, "what was logged before is not lost"
 
 
+def fill_the_disk(notebook):
+    """Insert a cell before section 11: an earlier run's model lies there, and no room is left."""
+    source = """import resource
+(output_dir / "model.pt").write_bytes(b"of an earlier run")
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, -1))"""
+    notebook.cells.insert(section(notebook, 11), nbformat.v4.new_code_cell(source))
+
+
+def test_a_full_disk_sends_no_file_of_an_earlier_run(tmp_path):
+    parameters = {"REGISTER_MODEL_AS": "cartpole"}
+    done = execute(tmp_path, "compute_instance", change=fill_the_disk, parameters=parameters)
+    assert done.result.code == 0, done.result.text[-3000:]
+    assert done.files["model.pt"] == b"of an earlier run"
+    uploaded = {name for name in done.azure.artifacts if "outputs/" in name}
+    small = {"metrics.json", "durations.csv", "tracking.csv"}
+    assert uploaded == {f"outputs/{name}" for name in small}
+    executed = done.result.executed.read_text()
+    assert "No model is registered as cartpole: model.pt could not be written." in executed
+    assert done.azure.models == [] and "model/model.pt" not in done.azure.artifacts
+
+
 # --- a service that fails ------------------------------------------------------------------
 
 
