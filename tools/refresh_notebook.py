@@ -1,55 +1,68 @@
-"""Put the outputs of an executed notebook into the committed one, and its pictures into images/.
+"""Put the outputs of an executed notebook into the committed one, and pictures into images/.
 
 Usage: python tools/refresh_notebook.py EXECUTED_NOTEBOOK OUTPUT_FOLDER
 """
 
+import base64
 import hashlib
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import nbformat
-
-from lesson import NOTEBOOK, ROOT
+from load_definitions import NOTEBOOK, ROOT
 
 CLEAN_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+IMAGES = ("agent.png", "collapse_and_cure.png")  # for the README
 
 
-def code_hash(notebook):
+def code_hash(cells):
     """Return a hash of all code cells, by which outputs are known to belong to them."""
-    sources = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    return hashlib.sha256(json.dumps(["".join(source) for source in sources]).encode()).hexdigest()
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def joined(outputs):
     """Return outputs with printed text in one piece where the kernel sent it in several."""
     whole = []
     for output in outputs:
-        previous = whole[-1] if whole else {}
-        if output.get("name") and output.get("name") == previous.get("name"):
-            previous.text += output.text
+        if whole and output.get("name") and output.get("name") == whole[-1].get("name"):
+            whole[-1].text += output.text
         else:
+            output.get("metadata", {}).pop("papermill", None)
             whole.append(output)
     return whole
 
 
-def refresh(executed, outputs):
-    """Write the executed notebook over the committed one, with clean metadata."""
-    new = nbformat.read(executed, as_version=4)
-    if code_hash(new) != code_hash(nbformat.read(NOTEBOOK, as_version=4)):
+def attachments(source, folder):
+    """Return the pictures that a Markdown cell shows as attachments, read from `folder`."""
+    names = re.findall(r"\]\(attachment:([^)]+)\)", source)
+    pictures = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in names}
+    return {name: {"image/png": data} for name, data in pictures.items()}
+
+
+def refresh(executed, folder):
+    """Give the committed notebook the outputs of `executed` and the pictures in `folder`."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    # papermill adds a cell where parameters are given
+    run = nbformat.read(executed, as_version=4).cells
+    if code_hash(run) != code_hash(notebook.cells):
         sys.exit(f"{executed} was not executed from the present {NOTEBOOK.relative_to(ROOT)}")
-    for cell in new.cells:
-        if cell.cell_type == "code":
-            cell.outputs = joined(cell.outputs)
+    for cell, done in zip(notebook.cells, run, strict=True):
         cell.metadata = {"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {}
-    new.metadata = {**CLEAN_METADATA, "outputs_of_code": code_hash(new)}
-    nbformat.write(new, NOTEBOOK)
-    for name in ("agent.png", "learning_curve.png"):
-        shutil.copyfile(outputs / name, ROOT / "images" / name)
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = joined(done.outputs), done.execution_count
+        elif found := attachments(cell.source, folder):
+            cell.attachments = found
+    notebook.metadata = {**CLEAN_METADATA, "outputs_of_code": code_hash(notebook.cells)}
+    nbformat.write(notebook, NOTEBOOK)
+    for name in IMAGES:
+        shutil.copyfile(folder / name, ROOT / "images" / name)
 
 
 if __name__ == "__main__":

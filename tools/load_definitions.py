@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import linecache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,8 @@ NOTEBOOK = ROOT / "notebooks" / "dqn_cartpole.ipynb"
 
 def cells(path=NOTEBOOK):
     """Return the notebook's cells; each has its source as one string."""
-    return [
-        {**cell, "source": "".join(cell["source"])}
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-    ]
+    notebook = json.loads(Path(path).read_text(encoding="utf-8"))
+    return [{**cell, "source": "".join(cell["source"])} for cell in notebook["cells"]]
 
 
 def tags(cell):
@@ -24,32 +23,33 @@ def tags(cell):
 
 
 class _NoDisplay:
-    """Stands for what `display` returns; updating it shows nothing."""
+    """Stands for `display` and for what it returns: shows nothing."""
 
-    def update(self, *_):
-        """Show nothing."""
+    def __call__(self, *_, **__):
+        return self
 
-
-def _no_display(*_, **__):
-    return _NoDisplay()
+    update = __call__
 
 
 def load(path=NOTEBOOK, **parameters):
     """Run the cells tagged `parameters` or `definition` and return their names.
 
     `parameters` replace values of the parameters cell, as papermill would. What the cells print
-    or display is dropped. Definition cells write nothing but the (empty) output folder.
+    or display is dropped.
     """
     names = {"__name__": "lesson"}
     with contextlib.redirect_stdout(io.StringIO()):
         for index, cell in enumerate(cells(path)):
             if cell["cell_type"] != "code" or not {"parameters", "definition"} & set(tags(cell)):
                 continue
-            exec(compile(cell["source"], f"{path.name}, cell {index}", "exec"), names)
-            names["display"] = _no_display  # the imports bring the real one
+            place, source = f"<{path}, cell {index}>", cell["source"]
+            lines = source.splitlines(keepends=True)
+            linecache.cache[place] = (len(source), None, lines, place)  # for inspect.getsource
+            before = set(names)
+            exec(compile(source, place, "exec"), names)
+            names["display"] = _NoDisplay()  # the imports bring the real one
             if "parameters" in tags(cell):
-                unknown = set(parameters) - set(names)
-                if unknown:
+                if unknown := set(parameters) - (set(names) - before):
                     raise ValueError(f"no such parameter: {', '.join(sorted(unknown))}")
                 names.update(parameters)
     return SimpleNamespace(**names)
