@@ -22,6 +22,7 @@ notebook: run  ## refresh the committed outputs and pictures from a real run
 	$(BIN)/python tools/refresh_notebook.py $(EXECUTED) outputs
 
 html: .venv/run.stamp  ## export the committed notebook, without running it
+	mkdir -p outputs
 	$(BIN)/python tools/export_html.py $(NOTEBOOK) outputs
 
 test: lint  ## lint and all tests that an ordinary change can break, in minutes

@@ -1,61 +1,68 @@
-"""Export a notebook as one HTML page that needs no network: nbconvert's `lab`, mended in four points.
+"""Export a notebook as one HTML page that needs no network, with nbconvert's `lab` template.
 
 Usage: python tools/export_html.py NOTEBOOK OUTPUT_FOLDER
 """
 
 import html
+import re
 import sys
 from pathlib import Path
 
 import nbformat
 from bs4 import BeautifulSoup
 from latex2mathml.converter import convert
-from nbconvert import HTMLExporter
 from nbconvert.exporters import html as exporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer
 
-STYLE = """
-.jp-RenderedHTMLCommon .table { overflow-x: auto; margin-bottom: 1em; }
-.jp-RenderedHTMLCommon table { table-layout: auto; margin: 0; }
-.jp-RenderedHTMLCommon img, .jp-RenderedImage img { max-width: 100%; height: auto; }
-math[display=block] { overflow-x: auto; }
-main { max-width: 1000px; margin: auto; }
-"""
+STYLE = """main { max-width: 1000px; margin: auto; --jp-mirror-editor-operator-color: #70c;
+  --jp-mirror-editor-number-color: #060; --jp-cell-prompt-not-active-opacity: 1 }
+.table, math[display=block] { overflow-x: auto }
+.jp-RenderedHTMLCommon table { table-layout: auto }
+main .jp-RenderedHTMLCommon a:link { text-decoration: underline }
+.jp-Notebook pre { white-space: pre-wrap; overflow-wrap: anywhere }
+.jp-Notebook img { max-width: 100%; height: auto; break-inside: avoid }
+@media (max-width: 900px) { main { --jp-code-font-size: 12px } [class*=Prompt] { display: none } }"""
 SCROLLS = {"class": "table", "tabindex": "0", "role": "group", "aria-label": "Table"}
+BETTER_MATHML = {  # primes of the size of the letter, and what stands below max
+    r"<msup>(<mi>[^<]*</mi>)<mi>&#x02032;</mi></msup>": r"<mrow>\1<mo>&#x02032;</mo></mrow>",
+    r"<msub>(<mo)>(\w+</mo><m.*?)</msub>": r'<munder>\1 movablelimits="true">\2</munder>',
+}
 
 
 class Renderer(IPythonRenderer):
     """Writes formulas as MathML, which browsers draw and screen readers read by themselves."""
 
     def inline_math(self, body, display="inline"):
-        """Return a formula within a line."""
+        """Return a formula, by default one within a line."""
         code = convert(body, display=display)
+        for pattern, replacement in BETTER_MATHML.items():
+            code = re.sub(pattern, replacement, code)
         return code.replace("<math", f'<math alttext="{html.escape(body)}"', 1)
 
     def block_math(self, body):
         """Return a formula on a line of its own."""
-        return self.inline_math(body, "block")
+        return self.inline_math(body, "block").replace("<math", "<math tabindex='0'", 1)
 
 
 def export(notebook, folder):
     """Write the page of `notebook` into `folder`; return its path."""
     exporter.IPythonRenderer = Renderer
-    cells = nbformat.read(notebook, as_version=4)
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(cells)
+    node = nbformat.read(notebook, as_version=4)
+    page, _ = exporter.HTMLExporter(embed_images=True).from_notebook_node(node)
     soup = BeautifulSoup(page, "html.parser")
     soup.title.string = soup.h1.find(string=True)
     soup.head.append(soup.new_tag("style", string=STYLE))
-    for script in soup.find_all("script"):  # MathJax, require.js and Mermaid, all from the network
+    for script in soup.find_all("script"):  # MathJax, require.js and Mermaid, from the network
         script.decompose()
     for table in soup.find_all("table"):
         table.wrap(soup.new_tag("div", attrs=SCROLLS))
-    outputs = [output for cell in cells.cells for output in cell.get("outputs", [])]
-    pictures = {o.data["image/png"].strip(): o for o in outputs if "image/png" in o.get("data", {})}
-    for image in soup.select(".jp-OutputArea img"):
-        picture = pictures.get(image["src"].partition(",")[2].strip(), {"metadata": {}})
-        image["alt"] = picture["metadata"].get("image/png", {}).get("alt", image["alt"])
-    target = Path(folder) / Path(notebook).with_suffix(".html").name
-    target.parent.mkdir(parents=True, exist_ok=True)
+    texts = {}  # of output pictures; nbconvert drops them
+    for output in (output for cell in node.cells for output in cell.get("outputs", [])):
+        data = output.get("data", {}).get("image/png", "").strip()
+        texts[data] = output.get("metadata", {}).get("image/png", {}).get("alt")
+    for image in soup.find_all("img"):
+        image["alt"] = texts.get(image["src"].partition(",")[2].strip()) or image["alt"]
+    target = Path(folder, f"{Path(notebook).stem}.html")
     target.write_text(str(soup), encoding="utf-8")
     return target
 

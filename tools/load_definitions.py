@@ -34,8 +34,7 @@ class _NoDisplay:
 def load(path=NOTEBOOK, **parameters):
     """Run the cells tagged `parameters` or `definition` and return their names.
 
-    `parameters` replace values of the parameters cell, as papermill would. What the cells print
-    or display is dropped.
+    `parameters` replace those of the parameters cell. What the cells print or show is dropped.
     """
     names = {"__name__": "lesson"}
     with contextlib.redirect_stdout(io.StringIO()):

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+
 from load_definitions import NOTEBOOK, ROOT
 
 CLEAN_METADATA = {
@@ -31,10 +32,9 @@ def joined(outputs):
     """Return outputs with printed text in one piece where the kernel sent it in several."""
     whole = []
     for output in outputs:
-        if whole and output.get("name") and output.get("name") == whole[-1].get("name"):
+        if whole and output.get("name", 1) == whole[-1].get("name", 2):
             whole[-1].text += output.text
         else:
-            output.get("metadata", {}).pop("papermill", None)
             whole.append(output)
     return whole
 
@@ -42,14 +42,13 @@ def joined(outputs):
 def attachments(source, folder):
     """Return the pictures that a Markdown cell shows as attachments, read from `folder`."""
     names = re.findall(r"\]\(attachment:([^)]+)\)", source)
-    pictures = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in names}
-    return {name: {"image/png": data} for name, data in pictures.items()}
+    pictures = {name: base64.b64encode((folder / name).read_bytes()) for name in names}
+    return {name: {"image/png": data.decode()} for name, data in pictures.items()}
 
 
 def refresh(executed, folder):
     """Give the committed notebook the outputs of `executed` and the pictures in `folder`."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    # papermill adds a cell where parameters are given
     run = nbformat.read(executed, as_version=4).cells
     if code_hash(run) != code_hash(notebook.cells):
         sys.exit(f"{executed} was not executed from the present {NOTEBOOK.relative_to(ROOT)}")
