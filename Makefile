@@ -8,6 +8,7 @@ LOCKED := -c constraints.txt --build-constraint constraints.txt
 OVERLAY := $(BIN)/python -m pip install --quiet --no-deps --build-constraint constraints.txt --target .overlays
 NOTEBOOK := notebooks/dqn_cartpole.ipynb
 EXECUTED := outputs/dqn_cartpole.ipynb
+PAGE := outputs/dqn_cartpole.html
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .PHONY: run html notebook test test-full lint browser bench bench-full format lock clean
@@ -15,15 +16,15 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 run: .venv/run.stamp  ## execute the notebook headless; results in outputs/
 	mkdir -p outputs
 	$(BIN)/papermill $(NOTEBOOK) $(EXECUTED) $(PARAMETERS)
-	$(BIN)/python tools/export_html.py $(EXECUTED) outputs
-	@echo "Done. Read outputs/dqn_cartpole.html; the figures of the run are in outputs/metrics.json."
+	$(BIN)/python tools/export_html.py $(EXECUTED) $(PAGE)
+	@echo "Done. Read $(PAGE); the figures of the run are in outputs/metrics.json."
 
 notebook: run  ## refresh the committed outputs and pictures from a real run
 	$(BIN)/python tools/refresh_notebook.py $(EXECUTED) outputs
 
 html: .venv/run.stamp  ## export the committed notebook, without running it
 	mkdir -p outputs
-	$(BIN)/python tools/export_html.py $(NOTEBOOK) outputs
+	$(BIN)/python tools/export_html.py $(NOTEBOOK) $(PAGE)
 
 test: lint  ## lint and all tests that an ordinary change can break, in minutes
 	$(PYTEST) -m "not full"
@@ -42,10 +43,10 @@ browser: .venv/test.stamp  ## Chromium for the browser tests, where there is non
 	else $(BIN)/playwright install chromium; fi
 
 bench: .venv-bench/run.stamp  ## compare with other implementations, several minutes
-	.venv-bench/bin/python benchmarks/bench.py
+	.venv-bench/bin/python benchmarks/bench.py --quick
 
 bench-full: .venv-bench/run.stamp  ## all that benchmarks/README.md reports, hours; replaces the tracked results
-	.venv-bench/bin/python benchmarks/bench.py --full
+	.venv-bench/bin/python benchmarks/bench.py
 
 format: .venv/test.stamp
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,6 @@
 """Export a notebook as one HTML page that needs no network, with nbconvert's `lab` template.
 
-Usage: python tools/export_html.py NOTEBOOK OUTPUT_FOLDER
+Usage: python tools/export_html.py NOTEBOOK PAGE
 """
 
 import html
@@ -14,14 +14,15 @@ from latex2mathml.converter import convert
 from nbconvert.exporters import html as exporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer
 
-STYLE = """main { max-width: 1000px; margin: auto; --jp-mirror-editor-operator-color: #70c;
-  --jp-mirror-editor-number-color: #060; --jp-cell-prompt-not-active-opacity: 1 }
+STYLE = """main { max-width: 1000px; margin: auto; --jp-cell-prompt-not-active-opacity: 1;
+  --jp-mirror-editor-operator-color: #70c; --jp-mirror-editor-comment-color: #266 }
+.highlight .mi, .highlight .mf { color: #060 } .highlight .ow { color: #70c }
 .table, math[display=block] { overflow-x: auto }
-.jp-RenderedHTMLCommon table { table-layout: auto }
 main .jp-RenderedHTMLCommon a:link { text-decoration: underline }
-.jp-Notebook pre { white-space: pre-wrap; overflow-wrap: anywhere }
-.jp-Notebook img { max-width: 100%; height: auto; break-inside: avoid }
-@media (max-width: 900px) { main { --jp-code-font-size: 12px } [class*=Prompt] { display: none } }"""
+main .jp-RenderedHTMLCommon table { table-layout: auto }
+main pre { white-space: pre-wrap !important; overflow-wrap: anywhere }
+main img { max-width: 100%; height: auto; break-inside: avoid }
+@media (max-width: 900px) { main { --jp-code-font-size: 12px } [class*=Prompt] { display: none }}"""
 SCROLLS = {"class": "table", "tabindex": "0", "role": "group", "aria-label": "Table"}
 BETTER_MATHML = {  # primes of the size of the letter, and what stands below max
     r"<msup>(<mi>[^<]*</mi>)<mi>&#x02032;</mi></msup>": r"<mrow>\1<mo>&#x02032;</mo></mrow>",
@@ -44,8 +45,8 @@ class Renderer(IPythonRenderer):
         return self.inline_math(body, "block").replace("<math", "<math tabindex='0'", 1)
 
 
-def export(notebook, folder):
-    """Write the page of `notebook` into `folder`; return its path."""
+def export(notebook, target):
+    """Write the page of `notebook` to `target`."""
     exporter.IPythonRenderer = Renderer
     node = nbformat.read(notebook, as_version=4)
     page, _ = exporter.HTMLExporter(embed_images=True).from_notebook_node(node)
@@ -62,10 +63,8 @@ def export(notebook, folder):
         texts[data] = output.get("metadata", {}).get("image/png", {}).get("alt")
     for image in soup.find_all("img"):
         image["alt"] = texts.get(image["src"].partition(",")[2].strip()) or image["alt"]
-    target = Path(folder, f"{Path(notebook).stem}.html")
-    target.write_text(str(soup), encoding="utf-8")
-    return target
+    Path(target).write_text(str(soup), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    print("written:", export(*sys.argv[1:]))
+    export(*sys.argv[1:])

@@ -41,9 +41,8 @@ def load(path=NOTEBOOK, **parameters):
         for index, cell in enumerate(cells(path)):
             if cell["cell_type"] != "code" or not {"parameters", "definition"} & set(tags(cell)):
                 continue
-            place, source = f"<{path}, cell {index}>", cell["source"]
-            lines = source.splitlines(keepends=True)
-            linecache.cache[place] = (len(source), None, lines, place)  # for inspect.getsource
+            place, source = f"<{path}, cell {index}>", cell["source"]  # for inspect.getsource
+            linecache.cache[place] = (len(source), None, source.splitlines(True), place)
             before = set(names)
             exec(compile(source, place, "exec"), names)
             names["display"] = _NoDisplay()  # the imports bring the real one

@@ -19,7 +19,6 @@ CLEAN_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-IMAGES = ("agent.png", "collapse_and_cure.png")  # for the README
 
 
 def code_hash(cells):
@@ -60,7 +59,7 @@ def refresh(executed, folder):
             cell.attachments = found
     notebook.metadata = {**CLEAN_METADATA, "outputs_of_code": code_hash(notebook.cells)}
     nbformat.write(notebook, NOTEBOOK)
-    for name in IMAGES:
+    for name in ("agent.png", "collapse_and_cure.png"):  # for the README
         shutil.copyfile(folder / name, ROOT / "images" / name)
 
 
