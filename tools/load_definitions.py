@@ -1,9 +1,9 @@
 """Load the lesson's own definitions from the notebook, so that nothing repeats its code."""
 
+import ast
 import contextlib
 import io
 import json
-import linecache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,20 +31,25 @@ class _NoDisplay:
     update = __call__
 
 
-def load(path=NOTEBOOK, **parameters):
-    """Run the cells tagged `parameters` or `definition` and return their names.
+DEFINITIONS = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 
-    `parameters` replace those of the parameters cell. What the cells print or show is dropped.
+
+def load(path=NOTEBOOK, **parameters):
+    """Return the names that the notebook defines.
+
+    Cells tagged `parameters` or `definition` run whole; of the others (but for exercises) only the
+    imports, functions and classes are taken. `parameters` replace those of the parameters cell.
+    What the cells print or show is dropped.
     """
     names = {"__name__": "lesson"}
     with contextlib.redirect_stdout(io.StringIO()):
         for index, cell in enumerate(cells(path)):
-            if cell["cell_type"] != "code" or not {"parameters", "definition"} & set(tags(cell)):
+            if cell["cell_type"] != "code" or "exercise" in tags(cell):
                 continue
-            place, source = f"<{path}, cell {index}>", cell["source"]  # for inspect.getsource
-            linecache.cache[place] = (len(source), None, source.splitlines(True), place)
-            before = set(names)
-            exec(compile(source, place, "exec"), names)
+            tree, before = ast.parse(cell["source"]), set(names)
+            if not {"parameters", "definition"} & set(tags(cell)):
+                tree.body = [node for node in tree.body if isinstance(node, DEFINITIONS)]
+            exec(compile(tree, f"<{path}, cell {index}>", "exec"), names)
             names["display"] = _NoDisplay()  # the imports bring the real one
             if "parameters" in tags(cell):
                 if unknown := set(parameters) - (set(names) - before):
