@@ -1,7 +1,4 @@
-"""Export a notebook as one HTML page that needs no network, with nbconvert's `lab` template.
-
-Usage: python tools/export_html.py NOTEBOOK PAGE
-"""
+"""Export a notebook as a page that needs no network: python tools/export_html.py NOTEBOOK PAGE"""
 
 import html
 import re
@@ -18,8 +15,7 @@ STYLE = """main { max-width: 1000px; margin: auto; --jp-cell-prompt-not-active-o
   --jp-mirror-editor-operator-color: #70c; --jp-mirror-editor-comment-color: #266 }
 .highlight .mi, .highlight .mf { color: #060 } .highlight .ow { color: #70c }
 .table, math[display=block] { overflow-x: auto }
-main .jp-RenderedHTMLCommon a:link { text-decoration: underline }
-main .jp-RenderedHTMLCommon table { table-layout: auto }
+main a:link { text-decoration: underline !important } main table { table-layout: auto !important }
 main pre { white-space: pre-wrap !important; overflow-wrap: anywhere }
 main img { max-width: 100%; height: auto; break-inside: avoid }
 @media (max-width: 900px) { main { --jp-code-font-size: 12px } [class*=Prompt] { display: none }}"""
@@ -34,7 +30,7 @@ class Renderer(IPythonRenderer):
     """Writes formulas as MathML, which browsers draw and screen readers read by themselves."""
 
     def inline_math(self, body, display="inline"):
-        """Return a formula, by default one within a line."""
+        """Return a formula."""
         code = convert(body, display=display)
         for pattern, replacement in BETTER_MATHML.items():
             code = re.sub(pattern, replacement, code)
@@ -43,6 +39,10 @@ class Renderer(IPythonRenderer):
     def block_math(self, body):
         """Return a formula on a line of its own."""
         return self.inline_math(body, "block").replace("<math", "<math tabindex='0'", 1)
+
+    def _embed_image_or_attachment(self, src):
+        name = src.removeprefix("attachment:")  # a new one is only a file beside the page
+        return super()._embed_image_or_attachment(src if name in self.attachments else name)
 
 
 def export(notebook, target):

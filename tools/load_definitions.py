@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import json
+import linecache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,13 +23,9 @@ def tags(cell):
     return cell["metadata"].get("tags", [])
 
 
-class _NoDisplay:
-    """Stands for `display` and for what it returns: shows nothing."""
-
-    def __call__(self, *_, **__):
-        return self
-
-    update = __call__
+def _no_display(*_, **__):
+    """Stand for `display`: show nothing."""
+    return SimpleNamespace(update=_no_display)
 
 
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
@@ -49,8 +46,10 @@ def load(path=NOTEBOOK, **parameters):
             tree, before = ast.parse(cell["source"]), set(names)
             if not {"parameters", "definition"} & set(tags(cell)):
                 tree.body = [node for node in tree.body if isinstance(node, DEFINITIONS)]
-            exec(compile(tree, f"<{path}, cell {index}>", "exec"), names)
-            names["display"] = _NoDisplay()  # the imports bring the real one
+            place, source = f"<{path}, cell {index}>", cell["source"]  # for inspect.getsource
+            linecache.cache[place] = (len(source), None, source.splitlines(True), place)
+            exec(compile(tree, place, "exec"), names)
+            names["display"] = _no_display  # the imports bring the real one
             if "parameters" in tags(cell):
                 if unknown := set(parameters) - (set(names) - before):
                     raise ValueError(f"no such parameter: {', '.join(sorted(unknown))}")

@@ -1,7 +1,4 @@
-"""Put the outputs of an executed notebook into the committed one, and pictures into images/.
-
-Usage: python tools/refresh_notebook.py EXECUTED_NOTEBOOK OUTPUT_FOLDER
-"""
+"""Give the committed notebook the outputs of a run: python tools/refresh_notebook.py RUN FOLDER"""
 
 import base64
 import hashlib
@@ -15,14 +12,9 @@ import nbformat
 
 from load_definitions import NOTEBOOK, ROOT
 
-CLEAN_METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
-
 
 def code_hash(cells):
-    """Return a hash of all code cells, by which outputs are known to belong to them."""
+    """Return a hash of all code cells, which shows that outputs belong to them."""
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
@@ -57,7 +49,11 @@ def refresh(executed, folder):
             cell.outputs, cell.execution_count = joined(done.outputs), done.execution_count
         elif found := attachments(cell.source, folder):
             cell.attachments = found
-    notebook.metadata = {**CLEAN_METADATA, "outputs_of_code": code_hash(notebook.cells)}
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "outputs_of_code": code_hash(notebook.cells),
+    }
     nbformat.write(notebook, NOTEBOOK)
     for name in ("agent.png", "collapse_and_cure.png"):  # for the README
         shutil.copyfile(folder / name, ROOT / "images" / name)
