@@ -61,7 +61,7 @@ def export(notebook, target):
     for output in (output for cell in node.cells for output in cell.get("outputs", [])):
         data = output.get("data", {}).get("image/png", "").strip()
         texts[data] = output.get("metadata", {}).get("image/png", {}).get("alt")
-    for image in soup.find_all("img"):
+    for image in soup.select(".jp-OutputArea img"):
         image["alt"] = texts.get(image["src"].partition(",")[2].strip()) or image["alt"]
     Path(target).write_text(str(soup), encoding="utf-8")
 
