@@ -1,85 +1,100 @@
-"""Fixtures: the committed notebook, the lesson's definitions, and one real headless run."""
+"""Fixtures and helpers that several test files use."""
 
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import nbformat
 import pytest
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
 
-import lesson as loader
+import load_definitions as loader
 
-SHORT = {"MAX_STEPS": 1500, "COMPARE_SEEDS": 0, "ABLATION_SEEDS": 0, "DEVICE": "cpu"}
 TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@pytest.fixture(scope="session")
-def committed():
-    """The committed notebook as a dictionary."""
-    return json.loads(loader.NOTEBOOK.read_text(encoding="utf-8"))
+MACHINE_PATH = re.compile(r"/(?:root|home|Users|tmp|var|opt|work|mnt)/[\w.-]+|[A-Z]:\\\\\w")
 
 
 @pytest.fixture(scope="session")
 def lesson(tmp_path_factory):
-    """The notebook's own definitions, with results going to a temporary folder."""
-    return loader.load(OUTPUT_DIR=str(tmp_path_factory.mktemp("lesson")), DEVICE="cpu")
+    """The notebook's own definitions, on the CPU, with results going to a temporary folder."""
+    folder = str(tmp_path_factory.mktemp("lesson"))
+    return loader.load(OUTPUT_DIR=folder, DEVICE="cpu", TRACKING="off")
+
+
+@pytest.fixture
+def patch(lesson, monkeypatch):
+    """A function that replaces one of the lesson's global names during a test."""
+    return lambda name, value: monkeypatch.setitem(lesson.train.__globals__, name, value)
+
+
+@pytest.fixture(scope="session")
+def committed():
+    """The committed notebook."""
+    return nbformat.read(loader.NOTEBOOK, as_version=4)
 
 
 def prose(notebook):
     """All Markdown of a notebook."""
-    return "\n\n".join(
-        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"
-    )
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
 
 
-def execute(command, cwd, **environment):
+def code_cells(notebook):
+    """The code cells of a notebook."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def text_of(cell):
+    """All text that a cell has put out: printed, tables, alternative texts."""
+    parts = []
+    for output in cell.get("outputs", []):
+        parts.append(output.get("text", ""))
+        parts += [output.get("data", {}).get(k, "") for k in ("text/markdown", "text/plain")]
+        parts.append(output.get("metadata", {}).get("image/png", {}).get("alt", ""))
+    return "\n".join(part for part in parts if part)
+
+
+def pictures_of(notebook):
+    """All pictures in a notebook's outputs: (base64 text, alternative text)."""
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    return [
+        (output.data["image/png"], output.metadata.get("image/png", {}).get("alt", ""))
+        for output in outputs
+        if "image/png" in output.get("data", {})
+    ]
+
+
+def check_outputs(notebook):
+    """Every code cell has run, in order, without an error, a word on stderr or a machine's path."""
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        kinds = [output.get("name", output.output_type) for output in cell.outputs]
+        assert not {"error", "stderr"} & set(kinds), (cell.source, text_of(cell))
+        assert not MACHINE_PATH.search(text_of(cell)), text_of(cell)
+    for _, alt in pictures_of(notebook):
+        assert len(alt.split()) >= 4
+
+
+def execute(command, cwd, drop=(), **environment):
     """Run a command; return its exit code and its output as text without colours."""
+    kept = {name: value for name, value in os.environ.items() if name not in drop}
     result = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**kept, **environment},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=900,
+        timeout=280,
     )
     return SimpleNamespace(code=result.returncode, text=TERMINAL_COLOURS.sub("", result.stdout))
 
 
-def user_folder(folder, **parameters):
-    """Make a folder as a user has it, notebooks/ with the notebook; return the notebook's path.
-
-    `parameters` are put into the copy as papermill would.
-    """
-    path = folder / "notebooks" / loader.NOTEBOOK.name
-    path.parent.mkdir(parents=True)
-    if parameters:
-        notebook = load_notebook_node(str(loader.NOTEBOOK))
-        nbformat.write(parameterize_notebook(notebook, parameters), path)
-    else:
-        shutil.copyfile(loader.NOTEBOOK, path)
-    return path
-
-
-def nbconvert(path, cwd, python=sys.executable, **environment):
-    """Execute a notebook headless, as the README says; return code, text and the executed file."""
-    command = [python, "-m", "nbconvert", "--to", "notebook", "--execute", path]
-    result = execute([*command, "--output", "executed"], cwd, **environment)
-    result.executed = path.parent / "executed.ipynb"
-    result.outputs = path.parent / "outputs"
-    return result
-
-
-@pytest.fixture(scope="session")
-def headless(tmp_path_factory):
-    """One full default run from the folder above notebooks/."""
-    folder = tmp_path_factory.mktemp("headless")
-    result = nbconvert(user_folder(folder), folder)
-    assert result.code == 0, result.text[-3000:]
-    return result
+def papermill(folder, parameters, source=loader.NOTEBOOK, **environment):
+    """Execute the notebook with papermill; return code, text and the executed file."""
+    given = [part for name, value in parameters.items() for part in ("-p", name, value)]
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", source]
+    done = execute([*command, folder / "executed.ipynb", *given], folder, **environment)
+    done.outputs, done.executed = folder / "outputs", folder / "executed.ipynb"
+    return done

@@ -1,0 +1,442 @@
+"""The training loop, the evaluation and what is said about a run."""
+
+import copy
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import load_definitions as loader
+
+TINY = {"MAX_STEPS": 400, "EVAL_EVERY": 200, "BATCH_SIZE": 16, "MEMORY_SIZE": 1_000, "SEED": 3}
+
+
+def tiny(lesson, **changes):
+    return lesson.changed(lesson.settings, **{**TINY, **changes})
+
+
+def same_weights(net, other):
+    return all(map(torch.equal, net.parameters(), other.parameters()))
+
+
+@pytest.fixture(scope="module")
+def tiny_run(lesson):
+    """A short run of the plain agent without mirror."""
+    return lesson.train(tiny(lesson, TARGET_EPSILON=0.0, MIRROR=False))
+
+
+class Clockwork:
+    """Stands for an environment: odd episodes last 7 steps and fall, even ones are cut off at 5."""
+
+    spec = SimpleNamespace(reward_threshold=475)
+    action_space = SimpleNamespace(n=2)
+
+    def __init__(self, seeds=None):
+        self.seeds = [] if seeds is None else seeds
+        self.episode, self.time = 0, 0
+
+    def observation(self):
+        return np.array([self.episode, self.time, 0.0, 0.0], np.float32)
+
+    def reset(self, seed=None, **_):
+        self.seeds.append(seed)
+        self.episode, self.time = self.episode + 1, 0
+        return self.observation(), {}
+
+    def step(self, action):
+        self.time += 1
+        falls = self.episode % 2 == 1
+        terminated, truncated = falls and self.time == 7, not falls and self.time == 5
+        return self.observation(), self.time / 10, terminated, truncated, {}
+
+
+@pytest.fixture
+def clockwork(lesson, patch):
+    """Train in the clockwork environment; return the result and all environments."""
+    made = []
+
+    def make_env(env_id):
+        made.append(Clockwork())
+        return made[-1]
+
+    def run(**changes):
+        made.clear()
+        return lesson.train(tiny(lesson, MIRROR=False, **changes)), made
+
+    patch("make_env", make_env)
+    return run
+
+
+# --- the loop ------------------------------------------------------------------------------
+
+
+def test_the_memory_gets_falls_but_not_cuts_and_episodes_follow_one_another(clockwork):
+    result, (env, *_) = clockwork(MAX_STEPS=60)
+    fields = result.memory.fields
+    assert len(result.memory) == 60
+    now, after = fields.state[:60, :2].tolist(), fields.next_state[:60, :2].tolist()
+    expected = [
+        ([episode, time], [episode, time + 1])
+        for episode in range(1, 12)
+        for time in range(7 if episode % 2 else 5)
+    ]
+    assert list(zip(now, after, strict=True)) == [(list(a), list(b)) for a, b in expected[:60]]
+    falls = [episode % 2 == 1 and time == 7 for episode, time in after]
+    assert fields.terminated[:60].tolist() == falls and sum(falls) == 5
+    assert np.allclose(fields.reward[:60], [time / 10 for _, time in after])
+    assert set(fields.action[:60, 0]) == {0, 1}
+    ends = list(itertools.accumulate([7, 5] * 5))
+    assert result.durations == list(zip(ends, [7, 5] * 5, strict=True))
+    assert env.seeds == [3] + [None] * 10, "seeded once, and started again at every end"
+
+
+def test_evaluations_use_the_validation_starts_and_environments_of_their_own(lesson, clockwork):
+    result, (_, *others) = clockwork(MAX_STEPS=100, EVAL_EVERY=30)
+    assert [step for step, *_ in result.evaluations] == [30, 60, 90, 100]
+    assert [env.seeds for env in others] == 4 * [[seed] for seed in lesson.VALIDATION_STARTS]
+    assert (result.steps, result.evaluations[-1][0]) == (100, 100)
+
+
+def test_starts_are_kept_apart(lesson):
+    validation, held_out = set(lesson.VALIDATION_STARTS), set(lesson.HELD_OUT_STARTS)
+    assert (len(validation), len(held_out)) == (20, 100) and not validation & held_out
+    assert not (validation | held_out) & set(range(1_000_000)), "seeds that a run may have"
+
+
+def test_the_loop_acts_on_what_it_sees_with_the_epsilon_of_its_step(lesson, patch, clockwork):
+    calls = []
+
+    def select_action(state, net, epsilon, rng):
+        calls.append((state.tolist()[:2], net, epsilon))
+        return len(calls) % 2
+
+    patch("select_action", select_action)
+    result, _ = clockwork(MAX_STEPS=30)
+    assert [state for state, *_ in calls] == result.memory.fields.state[:30, :2].tolist()
+    assert result.memory.fields.action[:30, 0].tolist() == [n % 2 for n in range(1, 31)]
+    assert all(net is result.policy_net for _, net, _ in calls)
+    s = result.settings
+    assert [epsilon for *_, epsilon in calls] == [lesson.epsilon_at(n, s) for n in range(1, 31)]
+
+
+@pytest.mark.parametrize("mirror,first", [(False, 16), (True, 8)])
+def test_learning_begins_with_the_first_full_batch_and_goes_on_at_every_step(lesson, mirror, first):
+    result = lesson.train(tiny(lesson, MIRROR=mirror, MAX_STEPS=40))
+    assert len(result.losses) == 40 - first + 1
+    assert len(result.memory) == (80 if mirror else 40)
+    assert all(type(loss) is float for loss in result.losses)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
+def test_the_target_network_follows_at_every_step(lesson, patch, tau):
+    taus, update = [], lesson.update_target
+    patch("update_target", lambda *args: (taus.append(args[2]), update(*args)))
+    s = tiny(lesson, TAU=tau, MAX_STEPS=30, MIRROR=False)
+    result = lesson.train(s)
+    start = lesson.make_networks(4, 2, lesson.SCALE, s)[0]
+    assert taus == [tau] * len(result.losses) == [tau] * 15
+    assert not same_weights(result.policy_net, start)
+    assert same_weights(result.target_net, start) is (tau == 0)
+    assert same_weights(result.target_net, result.policy_net) is (tau == 1)
+
+
+def test_a_run_in_numbers(lesson, tiny_run):
+    ends, durations = zip(*tiny_run.durations, strict=True)
+    assert list(itertools.accumulate(durations)) == list(ends)
+    assert max(durations) <= 500 and ends[-1] <= 400 == tiny_run.steps
+    fields = tiny_run.memory.fields
+    assert np.array_equal(fields.state[0], lesson.reset_env(lesson.make_env("CartPole-v1"), 3))
+    assert [int(n) + 1 for n in np.flatnonzero(fields.terminated[:400])] == list(ends)
+    follows = np.all(fields.next_state[:399] == fields.state[1:400], axis=1)
+    assert np.array_equal(follows, ~fields.terminated[:399])
+    assert tiny_run.threshold == 475 and tiny_run.finished
+
+
+def test_recorded_evaluations_are_those_of_the_networks(lesson, tiny_run):
+    returns = lesson.evaluate(lesson.greedy(tiny_run.policy_net), lesson.VALIDATION_STARTS)
+    step, mean, worst, _ = tiny_run.evaluations[-1]
+    assert (step, mean, worst) == (400, returns.mean(), returns.min())
+
+
+def history(result):
+    return result.durations, [e[:3] for e in result.evaluations], result.losses
+
+
+def test_the_same_seed_gives_the_same_run(lesson, tiny_run):
+    np.random.seed(99)
+    torch.manual_seed(99)
+    again = lesson.train(tiny_run.settings)
+    assert history(again) == history(tiny_run)
+    assert same_weights(again.policy_net, tiny_run.policy_net)
+
+
+def test_the_seed_changes_network_environment_and_actions(lesson, tiny_run):
+    some = [lesson.train(tiny(lesson, SEED=seed, MAX_STEPS=8, MIRROR=False)) for seed in (3, 4)]
+    assert not same_weights(some[0].policy_net, some[1].policy_net)
+    fields = [result.memory.fields for result in some]
+    assert not np.array_equal(fields[0].state[0], fields[1].state[0])
+    assert not np.array_equal(fields[0].action, fields[1].action)
+
+
+def test_evaluating_more_often_does_not_change_the_training(lesson, tiny_run):
+    often = lesson.train(lesson.changed(tiny_run.settings, EVAL_EVERY=40))
+    assert len(often.evaluations) == 10
+    assert (often.durations, often.losses) == (tiny_run.durations, tiny_run.losses)
+
+
+def test_measured_seconds_are_those_of_training_alone(lesson, patch):
+    clock = [0.0]
+
+    def tick(function, seconds):
+        def ticking(*args):
+            clock[0] += seconds
+            return function(*args)
+
+        return ticking
+
+    patch("time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    patch("optimize_model", tick(lesson.optimize_model, 1.0))
+    patch("evaluate", tick(lambda *_: np.zeros(20), 1e6))
+    s = tiny(lesson, MAX_STEPS=45, EVAL_EVERY=20, MIRROR=False)
+    result = lesson.train(s, show=tick(lambda _: None, 1e9))
+    assert [seconds for *_, seconds in result.evaluations] == [5, 25, 30]
+    assert result.seconds == 30
+
+
+@pytest.mark.parametrize("score,passes", [(474.9, False), (475.0, True)])
+def test_stop_when_solved(lesson, patch, score, passes):
+    shown, scores = [], iter([0.0, score] + [0.0] * 20)
+    patch("evaluate", lambda *_: np.full(20, next(scores)))
+    s = tiny(lesson, MAX_STEPS=60, EVAL_EVERY=10)
+    show = lambda result: shown.append((result.steps, result.finished))  # noqa: E731
+    result = lesson.train(s, stop_when_solved=True, show=show)
+    last = 20 if passes else 60
+    assert shown == [(step, step == last) for step in range(10, last + 1, 10)]
+    assert result.steps == last and bool(lesson.first_pass(result)) is passes
+    scores = iter([500.0] * 6)
+    assert lesson.train(s).steps == 60, "only where it was asked for"
+
+
+# --- evaluation ----------------------------------------------------------------------------
+
+
+def lean(states):
+    return states[:, 2] + states[:, 3] > 0
+
+
+def play(lesson, policy, start, env_id="CartPole-v1"):
+    """The return of one episode, played alone."""
+    env, total, over = lesson.make_env(env_id), 0.0, False
+    state = lesson.reset_env(env, start)
+    while not over:
+        state, reward, terminated, truncated, _ = env.step(int(policy(state[None])[0]))
+        total, over = total + reward, terminated or truncated
+    return total
+
+
+def test_evaluation_is_one_episode_from_each_start(lesson):
+    starts = [*range(12), 2_000_000_000, 2_000_000_033]
+    returns = lesson.evaluate(lean, starts)
+    assert returns.tolist() == [play(lesson, lean, start) for start in starts]
+    assert returns.max() == 500 > returns.min()
+
+
+def test_scores_do_not_depend_on_the_order_or_company_of_starts(lesson):
+    starts = list(range(8))
+    returns = lesson.evaluate(lambda states: states[:, 2] > 0, starts)
+    assert len(set(returns)) > 3
+    turned = lesson.evaluate(lambda states: states[:, 2] > 0, starts[::-1])
+    assert turned[::-1].tolist() == returns.tolist()
+    assert lesson.evaluate(lambda states: states[:, 2] > 0, [5]).tolist() == [returns[5]]
+
+
+def test_returns_are_sums_of_rewards(lesson):
+    idle = lambda states: np.ones(len(states), int)  # noqa: E731
+    assert lesson.evaluate(idle, range(2), "Acrobot-v1").tolist() == [-500, -500]
+
+
+def test_the_policy_is_asked_for_episodes_that_go_on_and_no_other(lesson, patch):
+    patch("make_env", lambda env_id: Clockwork())
+    asked = []
+    returns = lesson.evaluate(lambda states: asked.append(len(states)) or [0] * len(states), [1, 2])
+    assert asked == [2] * 7 and np.allclose(returns, [2.8, 2.8])
+
+
+# --- what is said about a run --------------------------------------------------------------
+
+
+def with_means(lesson, *means):
+    """A result with evaluations at 1000, 2000, … of a budget of as many steps."""
+    steps = range(1_000, 1_000 * len(means) + 1, 1_000)
+    evaluations = [(s, m, m - 10, s / 100) for s, m in zip(steps, means, strict=True)]
+    return SimpleNamespace(
+        evaluations=evaluations,
+        threshold=475,
+        steps=steps[-1],
+        durations=[],
+        settings=lesson.changed(lesson.settings, MAX_STEPS=steps[-1]),
+    )
+
+
+@pytest.mark.parametrize(
+    "means,share",
+    [
+        ([500, 500, 0, 0], 0.0),
+        ([0, 0, 500, 475], 1.0),
+        ([500, 500, 474.9, 480], 0.5),
+        ([0, 0, 500], 0.5),
+    ],
+)
+def test_steadiness_counts_the_second_half_of_the_budget(lesson, means, share):
+    assert lesson.steadiness(with_means(lesson, *means)) == share
+
+
+def test_a_verdict_for_every_history(lesson):
+    never, stays, falls, last = (
+        with_means(lesson, *means)
+        for means in ([0, 474, 0], [0, 475, 500], [500, 480, 20, 500], [0, 0, 480])
+    )
+    assert lesson.first_pass(never) is None
+    assert lesson.first_pass(stays) == (2_000, 475, 465, 20.0)
+    said = [lesson.verdict(result) for result in (never, stays, falls, last)]
+    assert "3,000" in said[0] and "475" in said[0]
+    assert "2,000" in said[1] and "20.0" in said[1] and "3,000" not in said[1]
+    assert "1,000" in said[2] and "3,000" in said[2] and "4,000" not in said[2]
+    assert "3,000" in said[3] and "stays" not in said[3] and "falls" not in said[3]
+    assert len({tuple(c for c in words if c.isalpha()) for words in said}) == 4
+
+
+def test_compare_gives_every_variant_its_seeds(lesson, patch):
+    class Parallel:
+        def __init__(self, **_):
+            pass
+
+        def __call__(self, jobs):
+            return (function(*args) for function, args in jobs)
+
+    delayed = lambda function: lambda *args: (function, args)  # noqa: E731
+    patch("joblib", SimpleNamespace(Parallel=Parallel, delayed=delayed))
+    patch("train", lambda settings: settings)
+    variants = {
+        "one": lesson.changed(lesson.settings, LR=0.5),
+        "two": lesson.changed(lesson.settings, LR=0.25),
+    }
+    found = lesson.compare(variants, range(7, 10))
+    assert {n: [(s.LR, s.SEED) for s in runs] for n, runs in found.items()} == {
+        "one": [(0.5, 7), (0.5, 8), (0.5, 9)],
+        "two": [(0.25, 7), (0.25, 8), (0.25, 9)],
+    }
+
+
+# --- learning ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_final_agent_solves_the_task(lesson, seed):
+    s = lesson.changed(lesson.settings, SEED=seed, MAX_STEPS=5_000)
+    result = lesson.train(s, stop_when_solved=True)
+    assert lesson.first_pass(result) == result.evaluations[-1]
+
+
+def test_with_caution_it_stays_and_decisions_are_larger_than_errors(lesson):
+    shares = {}
+    for name, caution in (("plain", 0.0), ("careful", 0.7)):
+        s = lesson.changed(lesson.settings, TARGET_EPSILON=caution, MIRROR=False, MAX_STEPS=3_000)
+        result = lesson.train(s)
+        gaps, errors = lesson.gap_and_error(result)
+        shares[name] = np.mean(errors > gaps)
+    assert sum(mean >= 475 for _, mean, *_ in result.evaluations[-4:]) >= 3
+    assert shares["careful"] < 0.6 * shares["plain"], shares
+
+
+# --- settings ------------------------------------------------------------------------------
+
+BAD = {
+    "SEED": [-1, 1.0, True, None, "0"],
+    "MAX_STEPS": [0, 2.5, "many"],
+    "EVAL_EVERY": [0, -250],
+    "BATCH_SIZE": [0, 128.0],
+    "GAMMA": [1.2, -0.1, float("nan"), "0.99"],
+    "EPS_START": [1.1, None],
+    "EPS_END": [-0.05, True],
+    "EPS_DECAY": [0, 1e3],
+    "TAU": [2, float("inf")],
+    "LR": [-1e-3, "1e-3"],
+    "MEMORY_SIZE": [0, [10]],
+    "TARGET_EPSILON": [1.7, -1],
+    "MIRROR": ["yes", 1, None],
+    "COMPARE_SEEDS": [-1, 0.5],
+    "TRACKING": ["on", None, True],
+    "OUTPUT_DIR": ["", "  ", None, 3],
+    "DEVICE": ["gpu", None, 0],
+}
+GOOD = {"SEED": 7, "TAU": 1, "LR": 0.1, "MIRROR": False, "COMPARE_SEEDS": 0, "TRACKING": "auto"}
+GOOD |= {
+    "MAX_STEPS": 1,
+    "GAMMA": 0.0,
+    "EPS_START": 1.0,
+    "OUTPUT_DIR": "some where",
+    "DEVICE": "cpu",
+}
+
+
+def test_every_parameter_is_checked(lesson):
+    assert set(BAD) == set(vars(lesson.settings)) and len(BAD) == 17
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_values_are_refused_with_name_and_value(lesson, name):
+    for value in BAD[name]:
+        with pytest.raises(ValueError) as refused:
+            lesson.changed(lesson.settings, **{name: value})
+        said = str(refused.value)
+        assert name in said and repr(value) in said
+        assert len(said.replace(repr(value), "").split()) >= 4, "and what is allowed"
+
+
+def test_good_values_make_a_copy(lesson):
+    before = copy.copy(vars(lesson.settings))
+    found = lesson.changed(lesson.settings, **GOOD)
+    assert vars(found) == {**before, **GOOD} and vars(lesson.settings) == before
+
+
+def test_settings_that_do_not_exist_or_fit_are_refused(lesson):
+    with pytest.raises(ValueError, match="GAMA"):
+        lesson.changed(lesson.settings, GAMA=0.9)
+    with pytest.raises(ValueError, match="BATCH_SIZE.*129.*MEMORY_SIZE"):
+        lesson.changed(lesson.settings, BATCH_SIZE=129, MEMORY_SIZE=128)
+    assert lesson.changed(lesson.settings, BATCH_SIZE=128, MEMORY_SIZE=128)
+
+
+def test_a_gpu_is_refused_where_there_is_none(lesson):
+    if torch.cuda.is_available():
+        assert lesson.changed(lesson.settings, DEVICE="cuda").DEVICE == "cuda"
+    else:
+        with pytest.raises(ValueError, match="DEVICE.*cuda"):
+            lesson.changed(lesson.settings, DEVICE="cuda")
+
+
+def test_bad_parameters_stop_the_notebook_before_it_trains():
+    with pytest.raises(ValueError, match="TAU.*1.5"):
+        loader.load(TAU=1.5)
+
+
+def test_tracking_can_be_insisted_on_only_where_there_is_azure(tmp_path, monkeypatch):
+    inside = tmp_path / "home" / "user" / "notebooks"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    monkeypatch.delenv("AZUREML_RUN_ID", raising=False)
+    with pytest.raises(ValueError, match="TRACKING.*azureml"):
+        loader.load(TRACKING="azureml")
+    (tmp_path / "home" / ".azureml").mkdir()
+    (tmp_path / "home" / ".azureml" / "config.json").write_text("{}")
+    assert loader.load(TRACKING="azureml").settings.TRACKING == "azureml"
+    (tmp_path / "home" / ".azureml" / "config.json").unlink()
+    monkeypatch.setenv("AZUREML_RUN_ID", "job")
+    assert loader.load(TRACKING="azureml").settings.TRACKING == "azureml"
+
+
+def test_the_original_settings_are_settings(lesson):
+    assert lesson.changed(lesson.settings, **lesson.ORIGINAL_SETTINGS).TARGET_EPSILON == 0
