@@ -1,18 +1,12 @@
-"""Compare the notebook's DQN with the original tutorial and with Stable-Baselines3.
+"""Measure all that benchmarks/README.md shows: python benchmarks/bench.py [--quick] [--jobs 2]
 
-Usage: python benchmarks/bench.py [--seeds 3] [--notebook-seeds 5] [--jobs 2] [--name quick]
-
-Every (implementation, seed) runs in a process of its own with one torch thread, the implementations
-in turn, so that a machine that slows down hits all alike. All are evaluated in the same way: every
-500 steps the greedy policy plays the notebook's 20 validation starts, and 20 of its held-out starts
-that decide nothing. A run counts as solved at the first average of 475 on the validation starts,
-and only if the network of that moment also averages 475 on 100 held-out starts. Evaluation is not
-part of the times. The original tutorial's runs end when they are solved; the others go on to the
-end of their budget, which shows how steady they are.
+Every finished run is saved at once in results/NAME.jsonl; started again, this goes on from there.
+Timed runs have a process of their own, one at a time, the implementations in turn, so that a
+machine that slows down hits all alike. The other runs go several at a time (--jobs).
 """
 
 import argparse
-import csv
+import contextlib
 import json
 import os
 import platform
@@ -20,7 +14,7 @@ import resource
 import subprocess
 import sys
 import time
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import joblib
@@ -28,189 +22,190 @@ import numpy as np
 import torch
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tools"))
+sys.path[:0] = [str(HERE), str(HERE.parent / "tools")]
 
+import floor  # noqa: E402
 import report  # noqa: E402
+from contestants import CONTESTANTS, EVERY, use_double_dqn  # noqa: E402
 
-import lesson as loader  # noqa: E402
+from load_definitions import load  # noqa: E402
 
-BUDGET = {"notebook": 20_000, "original": 100_000, "sb3": 50_000}
-EVERY, SOLVED_AT = 500, 475.0
+CONSTANTS = ("BATCH_SIZE", "GAMMA", "EPS_START", "EPS_END", "EPS_DECAY", "TAU", "LR", "MEMORY_SIZE")
+PACKAGES = {"torch", "numpy", "gym", "gymnasium", "stable_baselines3", "sbx-rl", "jax"}
+THREADS = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 
 
-def run_one(name, seed, steps, to_the_end):
-    """Train one contestant with one seed; return its figures as a dictionary."""
-    from contestants import CONTESTANTS
+def compare(lesson, name, seed, steps):
+    """Train one contestant; return its figures and evaluations (step, seconds, mean, worst)."""
+    curve, found = [], {"solved": False, "steps": None, "seconds": None}
 
+    def play(policy, starts):
+        durations = lesson.evaluate(policy, starts)
+        return float(durations.mean()), float(durations.min())
+
+    def judge(step, seconds, policy, outcome=None):
+        outcome = outcome or play(policy, lesson.VALIDATION_STARTS)
+        curve.append([step, round(seconds, 5), *map(float, outcome)])
+        if outcome[0] >= 475 and not found["solved"]:
+            held_out = play(policy, lesson.HELD_OUT_STARTS)
+            if held_out[0] >= 475:
+                found.update(solved=True, steps=step, seconds=seconds, worst_at_solved=held_out[1])
+        if step == steps:
+            found["end_mean"], found["end_worst"] = play(policy, lesson.HELD_OUT_STARTS)
+        return step >= steps and (found["solved"] or not name.startswith("tutorial"))
+
+    found["compile_seconds"] = CONTESTANTS[name](lesson, seed, steps, judge)
+    found["us_per_step"] = 1e6 * curve[-1][1] / curve[-1][0]
+    found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {**found, "curve": curve}
+
+
+def vary(lesson, changes, seed, steps):
+    """Train the notebook's agent with some settings changed; return what came of it."""
+    if changes.get("double"):
+        use_double_dqn(lesson)
+    options = {key: changes[key] for key in ("scale", "env_id") if key in changes}
+    changes = {key: value for key, value in changes.items() if key.isupper()}
+    seen, changes = [], changes | {"SEED": seed, "MAX_STEPS": steps, "EVAL_EVERY": EVERY}
+    with contextlib.suppress(FloatingPointError):  # diverged: from there on it doesn't pass
+        lesson.train(lesson.changed(lesson.settings, **changes), show=seen.append, **options)
+    run, (gaps, errors) = seen[-1], lesson.gap_and_error(seen[-1])
+    held = sum(float(e[1] >= run.threshold) for e in run.evaluations if e[0] > steps / 2)
+    found = {"first_pass": (lesson.first_pass(run) or [None])[0], "held": 2 * EVERY * held / steps}
+    found |= {"gap": float(np.median(gaps)), "error": float(np.sqrt(np.mean(np.square(errors))))}
+    return {**found, "undecided": float(np.mean(errors > gaps)), "end": run.evaluations[-1][1]}
+
+
+def do(job):
+    """Do one job in this process; return the job and what came of it."""
     torch.set_num_threads(1)
-    lesson = loader.load(DEVICE="cpu")
-    cpu, curve = torch.device("cpu"), []
-    found = {"solved": False, "steps_to_solved": None, "seconds_to_solved": None}
-
-    def judge(done, seconds, net):
-        policy = lesson.greedy_policy(net, cpu)
-        validation = lesson.evaluate(policy, lesson.VALIDATION_STARTS, "CartPole-v1").mean()
-        unseen = lesson.evaluate(policy, lesson.HELD_OUT_STARTS[:20], "CartPole-v1").mean()
-        curve.append([done, seconds, float(validation), float(unseen)])
-        if validation >= SOLVED_AT and not found["solved"]:
-            held_out = lesson.evaluate(policy, lesson.HELD_OUT_STARTS, "CartPole-v1").mean()
-            if held_out >= SOLVED_AT:
-                found.update(solved=True, steps_to_solved=done, seconds_to_solved=seconds)
-                found["held_out_mean"] = float(held_out)
-        return found["solved"] and not to_the_end
-
-    CONTESTANTS[name](lesson, seed).train(steps, EVERY, judge)
-    after = [row[3] >= SOLVED_AT for row in curve if row[0] >= (found["steps_to_solved"] or 1e9)]
-    return {
-        "implementation": name,
-        "seed": seed,
-        **found,
-        "steadiness": float(np.mean(after)) if after and to_the_end else None,
-        "us_per_step": 1e6 * curve[-1][1] / curve[-1][0],
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "curve": curve,
-    }
+    function = vary if "changes" in job else compare if "name" in job else floor.measure
+    return job, function(load(DEVICE="cpu"), **job)
 
 
-def in_process(name, seed, to_the_end):
-    """Run `run_one` in a fresh process and return what it found."""
-    command = [sys.executable, __file__, "--one", name, "--seed", str(seed)]
-    command += ["--to-the-end"] if to_the_end else []
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        sys.exit(f"{name}, seed {seed} failed:\n{result.stderr[-2000:]}")
-    return json.loads(result.stdout.splitlines()[-1])
+def do_apart(job):
+    """Do one job in a process of its own; return the job and what came of it, None if it fails."""
+    command, threads = [sys.executable, __file__, "--one", json.dumps(job)], os.environ | THREADS
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=threads)
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    return job, print(f"{job} failed:\n{done.stderr[-1500:]}", file=sys.stderr)
 
 
-def ratio_of_medians(slow, fast, rng, draws=10_000):
-    """Return the ratio of medians and its bootstrap 95 % interval."""
-    slow, fast = np.array(slow), np.array(fast)
-    picks = [np.median(rng.choice(values, (draws, len(values))), axis=1) for values in (slow, fast)]
-    low, high = np.percentile(picks[0] / picks[1], [2.5, 97.5])
-    ratio = float(np.median(slow) / np.median(fast))
-    return {"ratio": ratio, "low": float(low), "high": float(high)}
+def plan(quick):
+    """Return three lists of jobs, in the order in which they are done."""
+    seeds, budget, steps, blocks = (2, 3_000, 2_000, 60) if quick else (10, 50_000, 10_000, 400)
+    timed = [{"blocks": blocks}] + [
+        {"name": name, "seed": seed, "steps": budget}
+        for seed in range(seeds)
+        for name in CONTESTANTS
+    ]
+    varied = [
+        {"changes": changes, "seed": seed, "steps": 2 * steps if "env_id" in changes else steps}
+        for seed in range(1 if quick else seeds)
+        for many in report.SETTINGS["variants"].values()
+        for changes in many.values()
+    ]
+    others = range(seeds, seeds if quick else 100)
+    return timed, varied, [{"name": "notebook", "seed": seed, "steps": steps} for seed in others]
 
 
-def machine():
-    """Return what the figures depend on."""
-    info = Path("/proc/cpuinfo")
-    models = [line.split(": ")[1] for line in info.read_text().splitlines() if "model name" in line]
-    packages = ("torch", "gym", "gymnasium", "numpy", "stable-baselines3")
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
-
-
-def quantiles(runs, key):
-    """Return the 10th, 50th, 90th and 100th percentile of one figure over runs."""
-    return np.percentile([run[key] for run in runs], [10, 50, 90, 100]).tolist() if runs else None
+def saved(path, groups, constants):
+    """Return the runs of these jobs that a file has, made with the same constants, by job."""
+    wanted, runs = {json.dumps(job) for group in groups for job in group}, {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):  # cut off in the middle
+            run = json.loads(line)
+            if run["constants"] == constants and json.dumps(run["job"]) in wanted:
+                runs[json.dumps(run["job"])] = run
+    return runs
 
 
 def summarise(runs):
-    """Return the summary per implementation and the ratios of times."""
-    rng, summary, seconds = np.random.default_rng(0), {}, {}
-    for name in report.NAMES:
-        mine = [run for run in runs if run["implementation"] == name]
-        solved = [run for run in mine if run["solved"]]
-        steady = [run["steadiness"] for run in solved if run["steadiness"] is not None]
-        seconds[name] = [run["seconds_to_solved"] for run in solved]
-        summary[name] = {
-            "seeds": len(mine),
-            "solved": len(solved),
-            "steps_p10_p50_p90_max": quantiles(solved, "steps_to_solved"),
-            "seconds_p10_p50_p90_max": quantiles(solved, "seconds_to_solved"),
-            "steadiness_median": float(np.median(steady)) if steady else None,
-            "steadiness_min": min(steady) if steady else None,
-            "us_per_step": float(np.median([run["us_per_step"] for run in mine])),
-            "peak_mb": float(np.median([run["peak_mb"] for run in mine])),
-        }
-    ratios = {
-        name: ratio_of_medians(seconds[name], seconds["notebook"], rng)
-        for name in ("original", "sb3")
-    }
-    return summary, ratios
+    """Return the summary of one implementation."""
+    budget = max(run["job"]["steps"] for run in runs)
+    whole = [run for run in runs if run["job"]["steps"] == budget]
+    passing = np.array([[row[2] >= 475 for row in r["curve"] if row[0] <= budget] for r in whole])
+    held = passing[:, passing.shape[1] // 2 :].mean(axis=1)
+    solved = [run for run in runs if run["solved"]]
+    summary = {"seeds": len(runs), "solved": len(solved), "steadiness_seeds": len(whole)}
+    for name in ("steps", "seconds") if solved else ():
+        quantiles = np.percentile([run[name] for run in solved], [10, 50, 90, 100])
+        summary[f"{name}_p10_p50_p90_max"] = quantiles.tolist()
+    for name in ("us_per_step", "peak_mb"):
+        summary[name] = float(np.median([run[name] for run in whole]))
+    for name in ("worst_at_solved", "end_mean", "end_worst"):
+        summary[f"lowest_{name}"] = min((run[name] for run in runs if name in run), default=None)
+    summary |= {"steadiness_mean": float(held.mean()), "steadiness_worst": float(held.min())}
+    return summary | {"compile_seconds": whole[0]["compile_seconds"]}
 
 
-def print_table(summary, ratios):
-    """Print the comparison as the README shows it, and the ratios of times."""
-    print("\n".join(["", *report.COMPARISON_HEAD, *report.comparison_rows(summary)]))
-    for name, r in ratios.items():
-        print(f"Time to solved, {report.NAMES[name]} / this notebook: {r['ratio']:.0f}", end=" ")
-        print(f"(95 % interval {r['low']:.0f} to {r['high']:.0f})")
+def ratio_of_medians(slow, fast):
+    """Return the ratio of median seconds to solved (else to the end), its bootstrap interval."""
+    both = [np.array([r["seconds"] or r["curve"][-1][1] for r in runs]) for runs in (slow, fast)]
+    rng = np.random.default_rng(0)
+    draws = [np.median(rng.choice(s, (10_000, len(s))), axis=1) for s in both]
+    low, high = np.percentile(draws[0] / draws[1], [2.5, 97.5]).tolist()
+    return {"ratio": float(np.median(both[0]) / np.median(both[1])), "low": low, "high": high}
 
 
-def plot(runs, path):
-    """Draw median and band of the validation curves over steps and over seconds."""
-    lesson = loader.load(DEVICE="cpu")
-    figure, axes = lesson.new_figure(height=3.6, columns=2)
-    for name, color in zip(report.NAMES, (lesson.ORANGE, lesson.BLUE, lesson.GREEN), strict=True):
-        curves = [np.array(run["curve"]) for run in runs if run["implementation"] == name]
-        for ax, column in zip(axes, (0, 1), strict=True):
-            end = max(curve[-1, column] for curve in curves)
-            grid = np.geomspace(500 if column == 0 else 0.3, end, 200)
-            held = [np.interp(grid, c[:, column], c[:, 2]) for c in curves]
-            low, middle, high = np.percentile(held, [10, 50, 90], axis=0)
-            ax.fill_between(grid, low, high, color=color, alpha=0.2, linewidth=0)
-            ax.plot(grid, middle, color=color, linewidth=2, label=report.NAMES[name])
-    axes[0].set(xscale="log", xlabel="environment steps", ylabel="greedy duration (steps)")
-    axes[1].set(xscale="log", xlabel="seconds of training")
-    figure.subplots_adjust(bottom=0.28)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=3, frameon=False)
-    figure.savefig(path)
+def results_of(runs, constants):
+    """Return all results of some runs as the results file has them."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("model name\t: ")[2]
+    machine = {"processor": info.partition("\n")[0], "cores": os.cpu_count()}
+    machine |= {d.name: d.version for d in distributions() if d.name in PACKAGES}
+    machine["python"] = platform.python_version()
+    floors = [run for run in runs if "blocks" in run["job"]]
+    results = {"machine": machine, "constants": constants, "floor": (floors or [None])[0]}
+    named = {name: [r for r in runs if r["job"].get("name") == name] for name in CONTESTANTS}
+    named = {name: mine for name, mine in named.items() if mine}
+    results["summary"] = {name: summarise(mine) for name, mine in named.items()}
+    others = {name: mine for name, mine in named.items() if name != "notebook"}
+    ratios = {name: ratio_of_medians(mine, named["notebook"]) for name, mine in others.items()}
+    results["time_ratios"] = ratios
+    for part, many in report.SETTINGS["variants"].items():
+        results[part] = {label: {} for label in many}
+        for label, changes in many.items():
+            mine = [run for run in runs if run["job"].get("changes") == changes]
+            for name in ("first_pass", "held", "end", "gap", "error", "undecided"):
+                results[part][label][name] = [run.get(name) for run in mine]
+    return results
 
 
 def main():
-    """Run everything and write the results."""
+    """Measure what is missing, then write the results and the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3, help="of the other implementations")
-    parser.add_argument("--notebook-seeds", type=int, default=5, help="of the notebook")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--name", default="quick", help="of the result files; latest is tracked")
-    parser.add_argument("--one", choices=list(BUDGET), help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--to-the-end", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="few seeds and steps; not tracked")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time where none is timed")
+    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        found = run_one(arguments.one, arguments.seed, BUDGET[arguments.one], arguments.to_the_end)
-        print(json.dumps(found))
+        print(json.dumps(do(arguments.one)))
         return
-    counts = {name: arguments.seeds for name in BUDGET} | {"notebook": arguments.notebook_seeds}
-    todo = [
-        (name, seed, name != "original")
-        for seed in range(max(counts.values()))
-        for name in BUDGET
-        if seed < counts[name]
-    ]
-    runs, started = [], time.monotonic()
-    parallel = joblib.Parallel(n_jobs=arguments.jobs, backend="threading", return_as="generator")
-    for run in parallel(joblib.delayed(in_process)(*job) for job in todo):
-        runs.append(run)
-        print(
-            f"{time.monotonic() - started:5.0f} s  {run['implementation']:9s} seed {run['seed']:2d}"
-            f"  solved at step {run['steps_to_solved']}  steadiness {run['steadiness']}",
-            flush=True,
-        )
-    summary, ratios = summarise(runs)
-    print_table(summary, ratios)
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    details = {
-        "machine": machine(),
-        "jobs": arguments.jobs,
-        "summary": summary,
-        "time_ratios": ratios,
-        "runs": runs,
-    }
-    (results / f"{arguments.name}.json").write_text(json.dumps(details, indent=1) + "\n")
-    with (results / f"{arguments.name}.csv").open("w", newline="") as file:
-        fields = [key for key in runs[0] if key not in ("curve", "held_out_mean")]
-        writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(runs)
-    plot(runs, results / f"{arguments.name}.png")
+    name, groups = "quick" if arguments.quick else "latest", plan(arguments.quick)
+    settings = load(DEVICE="cpu").settings
+    constants = {key: getattr(settings, key) for key in CONSTANTS}
+    path = HERE / "results" / f"{name}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    runs = saved(path, groups, constants)
+    try:
+        for group in groups:
+            todo = {text: job for job in group if (text := json.dumps(job)) not in runs}.values()
+            alone = any("changes" not in job for job in todo)
+            n_jobs, one = (1, do_apart) if alone else (arguments.jobs, do)
+            pool = joblib.Parallel(n_jobs, return_as="generator_unordered")
+            for job, found in pool(joblib.delayed(one)(job) for job in todo):
+                if found:
+                    run = runs[json.dumps(job)] = {"job": job, "constants": constants, **found}
+                    with path.open("a", encoding="utf-8") as file:
+                        file.write("\n" + json.dumps(run))
+                    found.pop("curve", None)
+                    print(time.strftime("%H:%M:%S"), *job.values(), found, flush=True)
+    finally:  # what there is, if it is interrupted too
+        results = {"budget": groups[0][-1]["steps"], "variant_steps": groups[1][0]["steps"]}
+        results |= results_of(list(runs.values()), constants)
+        path.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        report.write(name)
 
 
 if __name__ == "__main__":

@@ -1,168 +1,169 @@
 """The implementations that are compared.
 
-Each has `train(steps, every, report)`. Every so many steps it calls `report(steps, seconds, net)`
-with the time spent on acting and learning alone and the network that plays greedily; training
-ends with the budget, or where `report` returns True.
+Every 250 steps each calls `judge(step, seconds, policy)` with the time spent on acting and learning
+alone and the policy (observations to actions) that plays greedily; it may stop on True.
 """
 
+import copy
+import functools
+import itertools
 import math
 import random
 import time
 from collections import deque, namedtuple
 
+import numpy as np
 import torch
+from report import SETTINGS
 from torch import nn
 
+EVERY = 250
 Step = namedtuple("Step", ("state", "action", "next_state", "reward"))
 
 
-class StepByStep:
-    """Training by a method `advance(n)` for a given number of steps at a time."""
+def notebook(lesson, seed, steps, judge, **changes):
+    """Train the notebook's own agent, with some settings changed."""
+    changes |= {"SEED": seed, "MAX_STEPS": steps, "EVAL_EVERY": EVERY}
 
-    def train(self, steps, every, report):
-        """Train for `steps` environment steps; report after every `every`."""
-        seconds = 0.0
-        for done in range(every, steps + 1, every):
-            started = time.perf_counter()
-            self.advance(every)
+    def show(result):
+        step, mean, worst, seconds = result.evaluations[-1]
+        judge(step, seconds, lesson.greedy(result.policy_net), (mean, worst))
+
+    lesson.train(lesson.changed(lesson.settings, **changes), show=show)
+
+
+def every_second(lesson, seed, steps, judge):
+    """Train the notebook's agent with an update every second step, of twice the size."""
+
+    def halved(function):
+        calls = itertools.count(1)
+        return lambda *arguments: function(*arguments) if next(calls) % 2 == 0 else 0.0
+
+    names = lesson.train.__globals__
+    names.update({name: halved(names[name]) for name in ("optimize_model", "update_target")})
+    notebook(lesson, seed, steps, judge, LR=4e-3, TAU=0.04)
+
+
+def use_double_dqn(lesson):
+    """Replace the lesson's targets: the policy network chooses, the target network values."""
+    names = lesson.train.__globals__
+    optimize_model, policy_nets = names["optimize_model"], []
+
+    def optimize(*arguments):
+        policy_nets[:] = arguments[:1]
+        return optimize_model(*arguments)
+
+    @torch.no_grad()
+    def td_targets(batch, target_net, settings):
+        chosen = policy_nets[0](batch.next_state).argmax(dim=1, keepdim=True)
+        value = target_net(batch.next_state).gather(1, chosen).squeeze(1)
+        return batch.reward + settings.GAMMA * value * ~batch.terminated
+
+    names.update(optimize_model=optimize, td_targets=td_targets)
+
+
+def tutorial(lesson, seed, steps, judge, lr=1e-4, eps_end=0.05, eps_decay=1_000):
+    """Train the PyTorch tutorial's algorithm, older settings; where needed for twice the budget."""
+    batch_size, gamma, tau, eps_start, seconds = 128, 0.99, 0.005, 0.9, 0.0
+    torch.manual_seed(seed)
+    rng, env, memory = random.Random(seed), lesson.make_env("CartPole-v1"), deque(maxlen=10_000)
+    layers = nn.Linear(4, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 2)
+    policy_net = nn.Sequential(*layers)
+    target_net = copy.deepcopy(policy_net)
+    optimizer = torch.optim.AdamW(policy_net.parameters(), lr=lr, amsgrad=True)
+    state, started = torch.tensor(lesson.reset_env(env, seed)).unsqueeze(0), time.perf_counter()
+    for step in range(2 * steps + 1):
+        if step and step % EVERY == 0:
             seconds += time.perf_counter() - started
-            if report(done, seconds, self.greedy_net):
+            if judge(step, seconds, lesson.greedy(policy_net)):
                 return
-
-
-class Notebook(StepByStep):
-    """The notebook's own code and settings, loaded from the notebook."""
-
-    def __init__(self, lesson, seed, **changes):
-        settings = lesson.change_settings(lesson.settings, SEED=seed, **changes)
-        self.lesson, self.run = lesson, lesson.make_run(settings, torch.device("cpu"))
-        agent = self.run.agent
-        self.greedy_net = agent.target_net if settings.GREEDY_NET == "target" else agent.policy_net
-
-    def advance(self, n):
-        """Act and learn for `n` environment steps."""
-        for _ in range(n):
-            self.lesson.act_and_remember(self.run)
-            self.lesson.learn(self.run)
-
-
-class Original(StepByStep):
-    """The well-known PyTorch tutorial's algorithm, data structures and settings.
-
-    A deque of named tuples with a tensor per field, batches glued together with `cat`, a mask for
-    the non-final states, AdamW with amsgrad, Huber loss, gradients clipped at 100, and a soft
-    update through `state_dict`.
-    """
-
-    BATCH_SIZE, GAMMA, TAU, LR = 128, 0.99, 0.005, 1e-4
-    EPS_START, EPS_END, EPS_DECAY, MEMORY_SIZE = 0.9, 0.05, 1000, 10_000
-
-    def __init__(self, lesson, seed):
-        torch.manual_seed(seed)
-        self.random = random.Random(seed)
-        self.lesson, self.env, self.steps = lesson, lesson.make_env("CartPole-v1"), 0
-        self.policy_net, self.target_net = self.network(), self.network()
-        self.target_net.load_state_dict(self.policy_net.state_dict())
-        self.optimizer = torch.optim.AdamW(self.policy_net.parameters(), lr=self.LR, amsgrad=True)
-        self.memory = deque(maxlen=self.MEMORY_SIZE)
-        self.state = self.to_state(lesson.reset_env(self.env, seed))
-        self.greedy_net = self.policy_net
-
-    @staticmethod
-    def network():
-        """Return the tutorial's network."""
-        return nn.Sequential(
-            nn.Linear(4, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 2)
-        )
-
-    @staticmethod
-    def to_state(observation):
-        """Return an observation as the tensor (1, 4) that the tutorial stores."""
-        return torch.tensor(observation, dtype=torch.float32).unsqueeze(0)
-
-    def advance(self, n):
-        """Act and learn for `n` environment steps."""
-        for _ in range(n):
-            self.act()
-            if len(self.memory) >= self.BATCH_SIZE:
-                self.learn()
-
-    def act(self):
-        """Take one epsilon-greedy step and remember it."""
-        span = self.EPS_START - self.EPS_END
-        epsilon = self.EPS_END + span * math.exp(-self.steps / self.EPS_DECAY)
-        self.steps += 1
-        if self.random.random() > epsilon:
+            started = time.perf_counter()
+        epsilon = eps_end + (eps_start - eps_end) * math.exp(-step / eps_decay)
+        if rng.random() > epsilon:
             with torch.no_grad():
-                action = self.policy_net(self.state).max(1).indices.view(1, 1)
+                action = policy_net(state).max(1).indices.view(1, 1)
         else:
-            action = torch.tensor([[self.random.randrange(2)]])
-        observation, reward, terminated, truncated = self.lesson.step_env(self.env, action.item())
-        following = None if terminated else self.to_state(observation)
-        self.memory.append(Step(self.state, action, following, torch.tensor([reward])))
-        self.state = following
+            action = torch.tensor([[rng.randrange(2)]])
+        observation, reward, terminated, truncated = env.step(action.item())[:4]
+        following = None if terminated else torch.tensor(observation).unsqueeze(0)
+        memory.append(Step(state, action, following, torch.tensor([reward])))
+        state = following
         if terminated or truncated:
-            self.state = self.to_state(self.lesson.reset_env(self.env))
-
-    def learn(self):
-        """Take one optimisation step and one soft update."""
-        batch = Step(*zip(*self.random.sample(self.memory, self.BATCH_SIZE), strict=True))
+            state = torch.tensor(lesson.reset_env(env)).unsqueeze(0)
+        if len(memory) < batch_size:
+            continue
+        batch = Step(*zip(*rng.sample(memory, batch_size), strict=True))
         going_on = torch.tensor([state is not None for state in batch.next_state])
         next_states = torch.cat([state for state in batch.next_state if state is not None])
-        values = self.policy_net(torch.cat(batch.state)).gather(1, torch.cat(batch.action))
-        next_values = torch.zeros(self.BATCH_SIZE)
+        values = policy_net(torch.cat(batch.state)).gather(1, torch.cat(batch.action))
+        next_values = torch.zeros(batch_size)
         with torch.no_grad():
-            next_values[going_on] = self.target_net(next_states).max(1).values
-        targets = torch.cat(batch.reward) + self.GAMMA * next_values
+            next_values[going_on] = target_net(next_states).max(1).values
+        targets = torch.cat(batch.reward) + gamma * next_values
         loss = nn.functional.smooth_l1_loss(values, targets.unsqueeze(1))
-        self.optimizer.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_value_(self.policy_net.parameters(), 100)
-        self.optimizer.step()
-        slow, fast = self.target_net.state_dict(), self.policy_net.state_dict()
-        for name in fast:
-            slow[name] = fast[name] * self.TAU + slow[name] * (1 - self.TAU)
-        self.target_net.load_state_dict(slow)
+        nn.utils.clip_grad_value_(policy_net.parameters(), 100)
+        optimizer.step()
+        slow, fast = target_net.state_dict(), policy_net.state_dict()
+        blend = {name: fast[name] * tau + slow[name] * (1 - tau) for name in fast}
+        target_net.load_state_dict(blend)
 
 
-ZOO_SETTINGS = {
-    "learning_rate": 2.3e-3,
-    "batch_size": 64,
-    "buffer_size": 100_000,
-    "learning_starts": 1000,
-    "gamma": 0.99,
-    "target_update_interval": 10,
-    "train_freq": 256,
-    "gradient_steps": 128,
-    "exploration_fraction": 0.16,
-    "exploration_final_eps": 0.04,
-    "policy_kwargs": {"net_arch": [256, 256]},
+def learn(model, policy, judge):
+    """Train a model for the zoo's 50,000 steps, or until the judge has seen enough."""
+    clock = {"resumed": time.perf_counter(), "seconds": 0.0}
+
+    def callback(*_):
+        if model.num_timesteps % EVERY:
+            return True
+        clock["seconds"] += time.perf_counter() - clock["resumed"]
+        stop = judge(model.num_timesteps, clock["seconds"], policy)
+        clock["resumed"] = time.perf_counter()
+        return not stop
+
+    model.learn(50_000, callback=callback)
+
+
+def sb3(lesson, seed, steps, judge):
+    """Train Stable-Baselines3's DQN."""
+    from stable_baselines3 import DQN
+
+    model = DQN("MlpPolicy", "CartPole-v1", seed=seed, device="cpu", **SETTINGS["zoo"])
+    learn(model, lesson.greedy(model.q_net), judge)
+
+
+def sbx(lesson, seed, steps, judge):
+    """Train SBX's DQN (JAX), anew after 1,280 steps; return the seconds that compiling took."""
+    from sbx import DQN
+
+    model, took = DQN("MlpPolicy", "CartPole-v1", seed=seed, **SETTINGS["zoo"]), []
+    untrained = model.policy.qf_state
+    for _ in range(2):
+        started = time.perf_counter()
+        model.learn(1_280)
+        took.append(time.perf_counter() - started)
+    model.policy.qf_state, model._n_calls = untrained, 0
+    model.replay_buffer.reset()
+    model.set_random_seed(seed)
+
+    def policy(x):
+        layers = model.policy.qf_state.params["params"]
+        for i in range(3):
+            layer = {key: np.asarray(value) for key, value in layers[f"Dense_{i}"].items()}
+            x = (np.maximum(x, 0) if i else x) @ layer["kernel"] + layer["bias"]
+        return x.argmax(axis=1).tolist()
+
+    learn(model, policy, judge)
+    return took[0] - took[1]
+
+
+CONTESTANTS = {
+    "notebook": notebook,
+    "plain": functools.partial(notebook, TARGET_EPSILON=0.0, MIRROR=False),
+    "every_second": every_second,
+    "tutorial": tutorial,
+    "tutorial_today": functools.partial(tutorial, lr=3e-4, eps_end=0.01, eps_decay=2_500),
+    "sb3": sb3,
+    "sbx": sbx,
 }
-
-
-class StableBaselines3:
-    """Stable-Baselines3's DQN with the RL Zoo's tuned settings for CartPole-v1."""
-
-    def __init__(self, lesson, seed):
-        import gymnasium
-        from stable_baselines3 import DQN
-
-        env = gymnasium.make("CartPole-v1")
-        self.model = DQN("MlpPolicy", env, seed=seed, device="cpu", **ZOO_SETTINGS)
-
-    def train(self, steps, every, report):
-        """Train for `steps` environment steps; report after every `every`."""
-        clock = {"resumed": time.perf_counter(), "seconds": 0.0}
-
-        def callback(local, _):
-            if self.model.num_timesteps % every:
-                return True
-            clock["seconds"] += time.perf_counter() - clock["resumed"]
-            stop = report(self.model.num_timesteps, clock["seconds"], self.model.q_net)
-            clock["resumed"] = time.perf_counter()
-            return not stop
-
-        self.model.learn(steps, callback=callback)
-
-
-CONTESTANTS = {"notebook": Notebook, "original": Original, "sb3": StableBaselines3}

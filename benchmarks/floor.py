@@ -1,126 +1,117 @@
-"""Compare the notebook's optimisation step with the same arithmetic written by hand.
+"""One step of the notebook's training loop against the same arithmetic written by hand.
 
-The floor has the same shapes and does the same work (sample, targets, forward, backward, clipping,
-AdamW, soft update) with `addmm` and without autograd, modules or hooks. Both take turns in one
-process, and the ratio of the median times is what counts.
-
-Usage: python benchmarks/floor.py [NAME_OF_RESULT_FILE]
+The floor has the notebook's environment and memory, and no autograd, modules or hooks: `addmm`,
+gradients by hand, all weights in one vector with AdamW as a single call. Both act, remember and
+learn in one process, in turns of a few dozen steps.
 """
 
 import copy
-import json
-import sys
 import time
-from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
+from torch.nn.utils import parameters_to_vector
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tools"))
-
-import lesson as loader  # noqa: E402
+BLOCK, LEFT_OUT = 50, 10
 
 
 class Floor:
-    """One optimisation step without autograd, on its own copy of an agent's networks."""
+    """DQN on CartPole without autograd; starts from the networks and the memory of a run."""
 
-    def __init__(self, agent):
-        self.s, memory = agent.settings, agent.memory
-        self.fields = [torch.from_numpy(field[: len(memory)].copy()) for field in memory.fields]
-        self.weights = [p.detach().clone() for p in agent.policy_net.parameters()]
-        self.slow = [p.detach().clone() for p in agent.target_net.parameters()]
-        self.optimizer = torch.optim.AdamW(self.weights, lr=self.s.LR, amsgrad=True, fused=True)
-        self.scale = agent.policy_net.observation_scale
+    def __init__(self, lesson, run):
+        self.lesson, self.settings, self.scale = lesson, run.settings, run.policy_net.scale
+        shapes = [p.shape for p in run.policy_net.parameters()]
+        self.flat = parameters_to_vector(run.policy_net.parameters()).detach()
+        self.slow_flat = parameters_to_vector(run.target_net.parameters()).detach()
+        self.gradient, *self.moments = (torch.zeros_like(self.flat) for _ in range(4))
+        self.count, sizes = torch.zeros(()), list(map(torch.Size.numel, shapes))
+        self.weights, self.slow, self.gradients = (
+            [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+            for flat in (self.flat, self.slow_flat, self.gradient)
+        )
+        self.memory, self.env = copy.deepcopy(run.memory), lesson.make_env("CartPole-v1")
+        self.rng, self.steps = self.memory.rng, run.evaluations[-1][0]
+        self.state = lesson.reset_env(self.env, self.settings.SEED)
 
-    def forward(self, weights, x):
+    @staticmethod
+    def forward(weights, x):
         """Return the hidden layers and the Q-values."""
         w1, b1, w2, b2, w3, b3 = weights
         h1 = torch.addmm(b1, x, w1.t()).relu_()
         h2 = torch.addmm(b2, h1, w2.t()).relu_()
         return h1, h2, torch.addmm(b3, h2, w3.t())
 
-    @torch.no_grad()
-    def step(self):
+    def act(self):
+        """Take one epsilon-greedy step and remember it."""
+        self.steps += 1
+        if self.rng.random() < self.lesson.epsilon_at(self.steps, self.settings):
+            action = int(self.rng.integers(2))
+        else:
+            x = torch.from_numpy(self.state).div(self.scale).unsqueeze_(0)
+            action = self.forward(self.weights, x)[2].argmax().item()
+        following, reward, terminated, truncated = self.env.step(action)[:4]
+        step = self.lesson.Transition(self.state, action, following, reward, terminated)
+        self.lesson.remember(self.memory, step, self.settings)
+        over = terminated or truncated
+        self.state = self.lesson.reset_env(self.env) if over else following
+
+    def learn(self):
         """Sample, compute targets and gradients by hand, update weights and target weights."""
-        s, size = self.s, self.s.BATCH_SIZE
-        rows = torch.randint(len(self.fields[0]), (size,))
-        state, action, following, reward, terminated = (field[rows] for field in self.fields)
-        following = following / self.scale
-        q = self.forward(self.slow, following)[2]
-        chooser = self.forward(self.weights, following)[2] if s.DOUBLE_DQN else q
-        best = q.gather(1, chooser.argmax(1, keepdim=True)).squeeze(1)
-        value = (1 - s.TARGET_EPSILON) * best + s.TARGET_EPSILON * q.mean(1)
-        target = reward + s.GAMMA * value * ~terminated
-        x = state / self.scale
-        h1, h2, q = self.forward(self.weights, x)
-        error = (q.gather(1, action).squeeze(1) - target).clamp_(-1, 1).div_(size)
-        dq = torch.zeros_like(q).scatter_(1, action, error.unsqueeze(1))
-        _, _, w2, _, w3, _ = self.weights
-        d2 = (dq @ w3).mul_(h2 > 0)
-        d1 = (d2 @ w2).mul_(h1 > 0)
-        gradients = [d1.t() @ x, d1.sum(0), d2.t() @ h1, d2.sum(0), dq.t() @ h2, dq.sum(0)]
-        torch._foreach_clamp_min_(gradients, -100)
-        torch._foreach_clamp_max_(gradients, 100)
-        for weight, gradient in zip(self.weights, gradients, strict=True):
-            weight.grad = gradient
-        self.optimizer.step()
-        torch._foreach_lerp_(self.slow, self.weights, s.TAU)
+        s = self.settings
+        x, action, following, reward, terminated = self.memory.sample(s.BATCH_SIZE)
+        q = self.forward(self.slow, following.div_(self.scale))[2]
+        best = q.amax(1).mul_(1 - s.TARGET_EPSILON).add_(q.mean(1), alpha=s.TARGET_EPSILON)
+        target = best.mul_(s.GAMMA).masked_fill_(terminated, 0).add_(reward).unsqueeze_(1)
+        h1, h2, q = self.forward(self.weights, x.div_(self.scale))
+        error = q.gather(1, action).sub_(target).clamp_(-1, 1).div_(s.BATCH_SIZE)
+        delta, gradients = q.zero_().scatter_(1, action, error), self.gradients
+        for layer, inputs in ((4, h2), (2, h1), (0, x)):
+            torch.mm(delta.t(), inputs, out=gradients[layer])
+            torch.sum(delta, 0, out=gradients[layer + 1])
+            if layer:
+                delta = torch.mm(delta, self.weights[layer]).mul_(inputs > 0)
+        tensors = (self.flat, self.gradient, *self.moments, self.count.add_(1))
+        options = {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01, "eps": 1e-8}
+        options |= {"lr": s.LR, "amsgrad": True, "maximize": False}
+        torch._fused_adamw_(*([tensor] for tensor in tensors), **options)
+        self.slow_flat.lerp_(self.flat, s.TAU)
 
 
-def check(lesson, agent):
-    """Assert that both do the same: one step from the same batch gives the same weights."""
-    with torch.no_grad():
-        agent.target_net.layer3.weight.neg_()  # so that it matters which network chooses
-    floor = Floor(agent)
-    everything = lesson.Transition(*(field for field in floor.fields))
-    agent.memory.sample = lambda _: everything
-    draw = torch.randint
-    torch.randint = lambda high, size: torch.arange(high)
-    size, floor.s.BATCH_SIZE = floor.s.BATCH_SIZE, len(floor.fields[0])
-    lesson.optimize_model(agent)
-    lesson.update_target(agent)
-    floor.step()
-    torch.randint, floor.s.BATCH_SIZE = draw, size
-    del agent.memory.sample
-    both = [*agent.policy_net.parameters(), *agent.target_net.parameters()]
-    for ours, by_hand in zip(both, [*floor.weights, *floor.slow], strict=True):
-        assert torch.allclose(ours, by_hand, atol=1e-5)
+def check(lesson, run, updates=20):
+    """Assert that both arrive at the same weights from the same networks and memory."""
+    run, floor = copy.deepcopy(run), Floor(lesson, run)
+    nets, settings = (run.policy_net, run.target_net), run.settings
+    optimizer = torch.optim.AdamW(run.policy_net.parameters(), lr=settings.LR, amsgrad=True)
+    for _ in range(updates):
+        lesson.optimize_model(*nets, optimizer, run.memory, settings)
+        lesson.update_target(*nets[::-1], settings.TAU)
+        with torch.no_grad():
+            floor.learn()
+    for net, by_hand in zip(nets, (floor.flat, floor.slow_flat), strict=True):
+        assert torch.allclose(parameters_to_vector(net.parameters()), by_hand, atol=1e-5)
 
 
-def main():
-    """Time both in turns and write the ratio."""
-    torch.set_num_threads(1)
-    lesson = loader.load(DEVICE="cpu")
-    run = lesson.make_run(lesson.settings, torch.device("cpu"))
-    while len(run.agent.memory) < 5000:
-        lesson.act_and_remember(run)
-    check(lesson, copy.deepcopy(run.agent))
-    floor, times = Floor(run.agent), {"notebook": [], "floor": []}
+def measure(lesson, blocks):
+    """Return µs per step of both, and the ratio with its bootstrap 95 % interval."""
+    steps, floors, times = BLOCK * (blocks + LEFT_OUT), [], []
 
-    def ours():
-        lesson.optimize_model(run.agent)
-        lesson.update_target(run.agent)
+    def show(run):
+        if run.evaluations[-1][0] == BLOCK * LEFT_OUT:
+            check(lesson, run)
+            floors.append(Floor(lesson, run))
+        started = time.perf_counter()
+        with torch.no_grad():
+            for _ in range(BLOCK * len(floors)):
+                floors[0].act()
+                floors[0].learn()
+        times.append((run.evaluations[-1][3], time.perf_counter() - started))
 
-    for _ in range(40):
-        for name, step in (("notebook", ours), ("floor", floor.step)):
-            started = time.perf_counter()
-            for _ in range(100):
-                step()
-            times[name].append((time.perf_counter() - started) * 1e4)
-    ratios = np.array(times["notebook"]) / np.array(times["floor"])
-    result = {
-        "notebook_us": median(times["notebook"]),
-        "floor_us": median(times["floor"]),
-        "ratio": float(np.median(ratios)),
-        "ratio_p10_p90": np.percentile(ratios, [10, 90]).tolist(),
-    }
-    print(json.dumps(result, indent=1))
-    (HERE / "results").mkdir(exist_ok=True)
-    name = sys.argv[1] if len(sys.argv) > 1 else "quick-floor"
-    (HERE / "results" / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    lesson.train.__globals__["evaluate"] = lambda *_: np.zeros(1)  # nobody looks at the returns
+    lesson.train(lesson.changed(lesson.settings, MAX_STEPS=steps, EVAL_EVERY=BLOCK), show=show)
+    clock, by_hand = np.array(times).T
+    pairs = np.array([np.diff(clock), by_hand[1:]])[:, LEFT_OUT:] * 1e6 / BLOCK
+    ratios, medians = pairs[0] / pairs[1], np.median(pairs, axis=1)
+    draws = np.random.default_rng(0).choice(ratios, (2_000, len(ratios)))
+    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    keys = ("notebook_us", "floor_us", "ratio", "low", "high")
+    return dict(zip(keys, map(float, (*medians, np.median(ratios), low, high)), strict=True))
