@@ -7,9 +7,7 @@ no request can leave the machine. What arrives is kept in plain lists and dictio
     with AzureStandin(folder) as azure:
         azure.faults["metrics"] = "500"
         subprocess.run(..., env={**os.environ, **azure.job(folder)})
-        azure.metrics["loss"]  # [(step, value), ...]
-
-Another service: a subclass that adds to `ROUTES`, or `azure.route(method, pattern, handler)`.
+        azure.metrics["validation_mean"]  # [(step, value), ...]
 """
 
 import base64
@@ -43,24 +41,14 @@ SCOPE = (
 )
 SERVICES = {"metrics": "/metric/", "artifacts": "/artifact/", "history": "/history/"}
 FAULTY = ("metrics", "artifacts", "blob", "history")
-KINDS = ("refused", "dropped", "401", "429", "500", "503", "hang")
 
 
-def token(seconds=3600):
-    """An unsigned token that is valid for so many seconds."""
-    claims = {"exp": int(time.time()) + seconds, "tid": WORKSPACE_ID, "oid": EXPERIMENT}
+def token():
+    """An unsigned token that is valid for an hour."""
+    claims = {"exp": int(time.time()) + 3600, "tid": WORKSPACE_ID, "oid": EXPERIMENT}
     parts = [{"alg": "none", "typ": "JWT"}, claims, {}]
     texts = [json.dumps(part).encode() for part in parts]
     return ".".join(base64.urlsafe_b64encode(text).decode().rstrip("=") for text in texts)
-
-
-def expired(header):
-    """Whether an Authorization header has no token or one past its time."""
-    try:
-        claims = header.split()[1].split(".")[1]
-        return json.loads(base64.urlsafe_b64decode(claims + "=="))["exp"] < time.time()
-    except (AttributeError, IndexError, ValueError, KeyError):
-        return True
 
 
 def certificate(folder):
@@ -97,7 +85,7 @@ def certificate(folder):
 class AzureStandin:
     """The services of one workspace; `with` starts and stops them.
 
-    `faults` maps a service of `FAULTY` to a kind of `KINDS`; set it before the client's
+    `faults` maps a service of `FAULTY` to "refused", "hang" or a status; set it before the client's
     environment is asked for. A handler takes the request (`method`, `host`, `path`, `query`,
     `headers`, `body`, `match`) and returns a status and what to send: a JSON value, bytes or
     None; a third value may give headers.
@@ -125,26 +113,20 @@ class AzureStandin:
         ("GET", r"/artifact/.*/contentinfo/(?P<origin>[^/]+)/(?P<box>[^/]+)/(.*)", "list_files"),
         ("PUT", r"/files/(?P<name>.+)", "put_blob"),
         ("HEAD", r"/files/(?P<name>.+)", "head_blob"),
-        # models
-        ("POST", r"/modelmanagement/.*/assets", "new_asset"),
-        ("POST", r"/modelmanagement/.*/models", "new_model"),
-        ("GET", r"/modelmanagement/.*/models/(?P<id>[^/]+)", "get_model"),
     )
 
     def __init__(self, folder):
         self.faults = {}
         self.metrics, self.images, self.artifacts = {}, {}, {}
-        self.tags, self.properties = {}, {}
-        self.status, self.errors = [], []
-        self.models, self.assets = [], []
-        self.experiments, self.runs = [], []
+        self.tags, self.status, self.experiments, self.runs = {}, [], [], []
         self.requests, self.unknown = [], []
         self.pem = certificate(folder)
         self.lock = threading.Lock()
         self.stopped = threading.Event()
-        self.routes = []
-        for method, pattern, name in self.ROUTES:
-            self.route(method, pattern, getattr(self, name))
+        self.routes = [
+            (method, re.compile(pattern), getattr(self, name))
+            for method, pattern, name in self.ROUTES
+        ]
 
     # --- running ---------------------------------------------------------------------------
 
@@ -168,10 +150,6 @@ class AzureStandin:
         self.server.server_close()
         self.closed.close()
 
-    def route(self, method, pattern, handler):
-        """Answer requests with this method and path by `handler(request)`; the last wins."""
-        self.routes.insert(0, (method, re.compile(pattern), handler))
-
     def service_of(self, request):
         """The name of the service in `FAULTY` that a request is for, or None."""
         if request.host == BLOB:
@@ -182,9 +160,6 @@ class AzureStandin:
         """The status, the content and the headers for a request."""
         with self.lock:
             self.requests.append((request.method, request.path))
-            signed = ("/history/", "/metric/", "/artifact/", "/modelmanagement/")
-            if request.path.startswith(signed) and expired(request.headers["Authorization"]):
-                return 401, _error("TokenExpired"), {}
             for method, pattern, handler in self.routes:
                 request.match = pattern.fullmatch(request.path)
                 if method == request.method and request.match:
@@ -216,7 +191,7 @@ class AzureStandin:
             if self.faults.get(service) == "refused"
         }
 
-    def job(self, home, run_token=None):
+    def job(self, home):
         """Environment variables as a job has them."""
         return {
             **self.offline(home),
@@ -230,17 +205,17 @@ class AzureStandin:
             "AZUREML_WORKSPACE_ID": WORKSPACE_ID,
             "AZUREML_SERVICE_ENDPOINT": self.url,
             "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"{self.url}/discovery",
-            "AZUREML_RUN_TOKEN": token() if run_token is None else run_token,
+            "AZUREML_RUN_TOKEN": token(),
         }
 
-    def compute_instance(self, home, folder, workspace=WORKSPACE):
-        """Environment variables as a compute instance has them; config.json goes to `folder`."""
+    def instance(self, home):
+        """Environment variables as a compute instance has them; config.json goes to `home`."""
         config = {
             "subscription_id": SUBSCRIPTION,
             "resource_group": GROUP,
-            "workspace_name": workspace,
+            "workspace_name": WORKSPACE,
         }
-        (folder / "config.json").write_text(json.dumps(config))
+        (home / "config.json").write_text(json.dumps(config))
         return {
             **self.offline(home),
             **self.services(),
@@ -294,7 +269,7 @@ class AzureStandin:
             "dataContainerId": f"dcid.{name}",
             "status": self.status[-1] if self.status else "Running",
             "tags": self.tags,
-            "properties": self.properties,
+            "properties": {},
         }
 
     def get_run(self, request):
@@ -305,16 +280,10 @@ class AzureStandin:
         if request.match["run"] not in self.runs:
             self.runs.append(request.match["run"])
         self.tags.update(change.get("tags") or {})
-        self.properties.update(change.get("properties") or {})
         return 200, self.run(request.match["run"])
 
     def event(self, request):
-        event = request.json()
-        name = event["name"].rsplit(".", 1)[1]
-        if name == "Error":
-            self.errors.append(event["data"]["ErrorResponse"]["error"]["message"])
-        else:
-            self.status.append(name)
+        self.status.append(request.json()["name"].rsplit(".", 1)[1])
         return 200, None
 
     def new_token(self, _):
@@ -374,26 +343,6 @@ class AzureStandin:
             return 404, None
         headers = {**_blob_headers(), "Content-Length": str(len(content))}
         return 200, None, {**headers, "x-ms-blob-type": "BlockBlob"}
-
-    # --- models ----------------------------------------------------------------------------
-
-    def new_asset(self, request):
-        asset = {**request.json(), "id": f"asset{len(self.assets) + 1}"}
-        self.assets.append(asset)
-        return 200, asset
-
-    def new_model(self, request):
-        wanted = request.json()
-        version = 1 + sum(model["name"] == wanted["name"] for model in self.models)
-        model = {**wanted, "version": version, "id": f"{wanted['name']}:{version}"}
-        model["kvTags"] = wanted.get("kvTags") or {}
-        model["properties"] = wanted.get("properties") or {}
-        self.models.append({**model, "tags": model["kvTags"]})
-        return 200, {**model, "createdTime": "2020-01-01T00:00:00+00:00"}
-
-    def get_model(self, request):
-        found = [model for model in self.models if model["id"] == request.match["id"]]
-        return (200, found[0]) if found else (404, _error("NotFound"))
 
 
 def _error(message):
@@ -458,7 +407,7 @@ class _Handler(BaseHTTPRequestHandler):
             with self.azure.lock:
                 self.azure.requests.append((request.method, request.path))
             self.azure.stopped.wait()
-        if fault in ("hang", "dropped", "refused"):
+        if fault in ("hang", "refused"):
             self.close_connection = True
             self.connection.close()
             return

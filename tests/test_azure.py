@@ -1,0 +1,173 @@
+"""What Azure ML gets, and what it cannot spoil: the real client against a local stand-in."""
+
+import ast
+import io
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+from azure_standin import FAULTY, AzureStandin
+from joblib.externals.loky import ProcessPoolExecutor
+from PIL import Image
+
+import load_definitions as loader
+
+pytest.importorskip("azureml.core", reason="azureml-core does not exist for this Python")
+multiprocessing.set_forkserver_preload(["torch", "joblib", "matplotlib.figure", "IPython"])
+PROCESSES = multiprocessing.get_context("forkserver")
+buffer = io.BytesIO()
+Image.new("RGB", (2, 2)).save(buffer, "png")
+FILES = {"model.pt": b"some weights", "metrics.json": b"{}", "agent.png": buffer.getvalue()}
+NUMBERS = {"greedy_mean": 490.5, "greedy_min": 310.0, "steadiness": 0.75}
+
+
+class Patient(ProcessPoolExecutor):
+    """Does not give up early, so that a busy machine changes nothing."""
+
+    def submit(self, *work):
+        future = super().submit(*work)
+        return SimpleNamespace(result=lambda timeout: future.result(timeout + 180))
+
+
+def send(environment, folder, answer, patient):
+    """Send a small run, in a process of its own; report the line that the notebook prints."""
+    os.environ.update(environment)
+    os.chdir(folder)
+    lesson = loader.load(DEVICE="cpu", SEED=7)
+    if patient:
+        lesson.send_to_azure.__globals__["ProcessPoolExecutor"] = Patient
+    files = [lesson.write(name, content) for name, content in FILES.items()]
+    evaluations = [(250, 20.0, 9.0, 1.0), (500, 480.0, 400.0, 2.0)]
+    result = SimpleNamespace(settings=lesson.settings, evaluations=evaluations)
+    answer.send(lesson.send_to_azure(result, NUMBERS, files))
+
+
+def sent(place, folder, **faults):
+    """What the notebook says after sending at a place with these faults, and the stand-in."""
+    folder.mkdir()
+    with AzureStandin(folder) as azure:
+        azure.faults.update(faults)
+        receive, answer = PROCESSES.Pipe(duplex=False)
+        patient = "hang" not in faults.values()
+        arguments = getattr(azure, place)(folder), folder, answer, patient
+        process = PROCESSES.Process(target=send, args=arguments)
+        process.start()
+        answer.close()
+        assert receive.poll(250), "it must give up"
+        line = receive.recv()
+        process.join(60)
+        assert process.exitcode == 0, "nothing may keep the kernel from ending"
+    assert azure.unknown == []
+    return line, azure
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """What is said when all goes well, and the stand-ins of a job and of a compute instance."""
+    folder = tmp_path_factory.mktemp("well")
+    found = {place: sent(place, folder / place) for place in ("job", "instance")}
+    (line,) = {line for line, _ in found.values()}
+    return SimpleNamespace(line=line, **{place: azure for place, (_, azure) in found.items()})
+
+
+@pytest.mark.xdist_group("azure")
+@pytest.mark.parametrize("place", ["job", "instance"])
+def test_settings_curve_numbers_and_pictures_arrive(everything, lesson, place):
+    azure = getattr(everything, place)
+    assert azure.metrics == {
+        "validation_mean": [(250, 20.0), (500, 480.0)],
+        "validation_area": [(None, 250.0)],
+        **{name: [(None, value)] for name, value in NUMBERS.items()},
+    }
+    assert set(azure.tags) >= set(vars(lesson.settings))
+    assert azure.tags["SEED"] == "7" and azure.tags["GAMMA"] == "0.99"
+    ((name, (where,)),) = azure.images.items()
+    assert name == "agent"
+    path = where.split("/", 5)[5]  # after aml://artifactId/origin/container/
+    assert azure.artifacts[path] == FILES["agent.png"]
+
+
+@pytest.mark.xdist_group("azure")
+def test_a_job_is_flushed_but_not_completed_and_uploads_its_outputs_itself(everything):
+    assert everything.job.status == []
+    assert not {"outputs/model.pt", "outputs/metrics.json"} & set(everything.job.artifacts)
+
+
+@pytest.mark.xdist_group("azure")
+def test_an_instance_gets_a_new_run_with_all_files_that_is_completed(everything):
+    azure = everything.instance
+    assert azure.status == ["Start", "Completed"] and azure.experiments == ["dqn-cartpole"]
+    for name in ("model.pt", "metrics.json"):
+        assert azure.artifacts[f"outputs/{name}"] == FILES[name]
+
+
+FEW = [("job", "metrics", "hang"), ("instance", "artifacts", "401")]
+FEW += [("job", "history", "refused"), ("instance", "blob", "hang")]
+KINDS = ("refused", "500", "hang")
+ALL = [(p, s, k) for p in ("job", "instance") for s in FAULTY for k in KINDS]
+
+
+@pytest.mark.xdist_group("azure")
+@pytest.mark.timeout(550)
+@pytest.mark.parametrize("cases", [FEW, pytest.param(ALL, marks=pytest.mark.full)], ids=len)
+def test_a_fault_costs_a_line_and_not_what_other_services_keep(everything, tmp_path, cases):
+    with ThreadPoolExecutor(6) as pool:
+        found = pool.map(lambda c: sent(c[0], tmp_path / "-".join(c), **{c[1]: c[2]}), cases)
+        for case, (line, azure) in zip(cases, found, strict=True):
+            place, service, kind = case
+            assert line and line != everything.line and "\n" not in line, case
+            if service == "history":
+                assert "everything" in line and azure.metrics == {}, case
+            elif kind != "hang":  # what comes after it may be lost, and is named
+                names = ["metrics"] if service == "metrics" else FILES
+                assert any(name in line for name in names), (case, line)
+                assert bool(azure.metrics) is (service != "metrics"), case
+                completes = service != "metrics"  # the client needs them for that
+                status = ["Start", "Completed"][: 1 + completes] if place == "instance" else []
+                assert azure.status == status, case
+
+
+# --- when anything is sent -----------------------------------------------------------------
+
+
+def decision(names):
+    """Run what follows the definition of `send_to_azure` in its cell; return what was sent."""
+    (source,) = [c["source"] for c in loader.cells() if "def send_to_azure(" in c["source"]]
+    statements = [s for s in ast.parse(source).body if not isinstance(s, ast.FunctionDef)]
+    calls = []
+    names = {**vars(names), "final": 1, "numbers": 2, "files": 3}
+    names["send_to_azure"] = lambda *args: calls.append(args) or "some words"
+    exec(compile(ast.Module(statements, []), "cell", "exec"), names)
+    assert calls in ([], [(1, 2, 3)])
+    return bool(calls)
+
+
+@pytest.mark.parametrize(
+    "job,config,instance,tracking,sends",
+    [
+        (False, False, False, "auto", False),
+        (False, True, False, "auto", False),
+        (False, False, True, "auto", False),
+        (False, True, True, "auto", True),
+        (False, True, False, "azureml", True),
+        (True, False, False, "auto", True),
+        (True, False, False, "azureml", True),
+        (True, True, True, "off", False),
+    ],
+)
+def test_results_are_sent_where_place_and_setting_ask_for_it(
+    tmp_path, monkeypatch, capsys, job, config, instance, tracking, sends
+):
+    monkeypatch.chdir(tmp_path)
+    for name, here in (("AZUREML_RUN_ID", job), ("MSI_ENDPOINT", instance)):
+        monkeypatch.delenv(name, raising=False)
+        if here:
+            monkeypatch.setenv(name, "something")
+    if config:
+        (tmp_path / "config.json").write_text("{}")
+    names = loader.load(TRACKING=tracking, DEVICE="cpu", OUTPUT_DIR="some-folder")
+    assert decision(names) is sends
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "some-folder" in said and ("some words" in said) is sends
