@@ -16,7 +16,6 @@ import ipaddress
 import json
 import posixpath
 import re
-import socket
 import ssl
 import threading
 import time
@@ -28,119 +27,65 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 BLOB = "standin.blob.core.windows.net"
-RESOURCE_MANAGER = "management.azure.com"
-HOSTS = (BLOB, RESOURCE_MANAGER)
+HOSTS = (BLOB, "management.azure.com")
 SUBSCRIPTION, EXPERIMENT, WORKSPACE_ID = (str(uuid.UUID(int=number)) for number in (1, 2, 3))
-GROUP, WORKSPACE, JOB = "group", "standin", "job-run"
-SCOPE = (
-    f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}"
-    f"/providers/Microsoft.MachineLearningServices/workspaces/{WORKSPACE}"
-)
+PROVIDER = "providers/Microsoft.MachineLearningServices/workspaces/standin"
+SCOPE = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/group/{PROVIDER}"
 SERVICES = {"metrics": "/metric/", "artifacts": "/artifact/", "history": "/history/"}
-FAULTY = ("metrics", "artifacts", "blob", "history")
+FAULTY = (*SERVICES, "blob")
+ROUTES = []
+
+
+def route(method, pattern):
+    """Have a method answer requests with this method and path: it returns status and content."""
+    return lambda function: ROUTES.append((method, re.compile(pattern), function)) or function
 
 
 def token():
     """An unsigned token that is valid for an hour."""
     claims = {"exp": int(time.time()) + 3600, "tid": WORKSPACE_ID, "oid": EXPERIMENT}
-    parts = [{"alg": "none", "typ": "JWT"}, claims, {}]
-    texts = [json.dumps(part).encode() for part in parts]
+    texts = [json.dumps(part).encode() for part in ({"alg": "none", "typ": "JWT"}, claims, {})]
     return ".".join(base64.urlsafe_b64encode(text).decode().rstrip("=") for text in texts)
 
 
 def certificate(folder):
     """Make a certificate for `HOSTS` that signs itself; return the file with it and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in")])
-    names = [x509.DNSName(host) for host in HOSTS]
-    names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stand-in")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    names = x509.SubjectAlternativeName([*map(x509.DNSName, HOSTS), address])
+    now, day = datetime.datetime.now(datetime.timezone.utc), datetime.timedelta(days=1)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - day).not_valid_after(now + day)
+    made = made.add_extension(names, False).add_extension(x509.BasicConstraints(True, None), True)
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    secret = key.private_bytes(pem, form, serialization.NoEncryption())
     path = folder / "standin.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
+    path.write_bytes(secret + made.sign(key, hashes.SHA256()).public_bytes(pem))
     return path
 
 
 class AzureStandin:
     """The services of one workspace; `with` starts and stops them.
 
-    `faults` maps a service of `FAULTY` to "refused", "hang" or a status; set it before the client's
-    environment is asked for. A handler takes the request (`method`, `host`, `path`, `query`,
-    `headers`, `body`, `match`) and returns a status and what to send: a JSON value, bytes or
-    None; a third value may give headers.
+    `faults` maps a service of `FAULTY` to "drop" (the connection), "hang" or a status.
     """
 
-    ROUTES = (
-        # sign-in and Resource Manager
-        ("POST", r"/msi/token", "sign_in"),
-        ("GET", r"/metadata/endpoints", "clouds"),
-        ("GET", r"/subscriptions", "subscriptions"),
-        ("GET", SCOPE, "workspace"),
-        ("GET", r"/discovery", "discovery"),
-        # run history
-        ("GET", r"/history/.*/experiments/(?P<name>[^/]+)", "experiment"),
-        ("POST", r"/history/.*/experiments/(?P<name>[^/]+)", "experiment"),
-        ("GET", r"/history/.*/experimentids/[^/]+", "experiment"),
-        ("GET", r"/history/.*/runs/(?P<run>[^/]+)/token", "new_token"),
-        ("GET", r"/history/.*/runs/(?P<run>[^/]+)/metricsingest/wait", "nothing"),
-        ("GET", r"/history/.*/runs/(?P<run>[^/]+)", "get_run"),
-        ("PATCH", r"/history/.*/runs/(?P<run>[^/]+)", "patch_run"),
-        ("POST", r"/history/.*/runs/(?P<run>[^/]+)/events", "event"),
-        # metrics and files
-        ("POST", r"/metric/.*/runs/(?P<run>[^/]+)/batch", "log_batch"),
-        ("POST", r"/artifact/.*/batch/metadata/(?P<origin>[^/]+)/(?P<box>[^/]+)", "new_files"),
-        ("GET", r"/artifact/.*/contentinfo/(?P<origin>[^/]+)/(?P<box>[^/]+)/(.*)", "list_files"),
-        ("PUT", r"/files/(?P<name>.+)", "put_blob"),
-        ("HEAD", r"/files/(?P<name>.+)", "head_blob"),
-    )
-
     def __init__(self, folder):
-        self.faults = {}
-        self.metrics, self.images, self.artifacts = {}, {}, {}
-        self.tags, self.status, self.experiments, self.runs = {}, [], [], []
-        self.requests, self.unknown = [], []
+        self.faults, self.metrics, self.artifacts = {}, {}, {}
+        self.tags, self.status, self.experiments, self.unknown = {}, [], [], []
         self.pem = certificate(folder)
-        self.lock = threading.Lock()
-        self.stopped = threading.Event()
-        self.routes = [
-            (method, re.compile(pattern), getattr(self, name))
-            for method, pattern, name in self.ROUTES
-        ]
-
-    # --- running ---------------------------------------------------------------------------
+        self.lock, self.stopped = threading.Lock(), threading.Event()
 
     def __enter__(self):
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.load_cert_chain(self.pem)
-        handler = type("Handler", (_Handler,), {"azure": self})
+        handler = type("Handler", (Handler,), {"azure": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.server.daemon_threads = True
-        self.server.block_on_close = False
+        self.server.daemon_threads, self.server.block_on_close = True, False
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.closed = socket.socket()
-        self.closed.bind(("127.0.0.1", 0))  # taken but not listening: refuses connections
-        self.closed_port = self.closed.getsockname()[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
 
@@ -148,58 +93,37 @@ class AzureStandin:
         self.stopped.set()
         self.server.shutdown()
         self.server.server_close()
-        self.closed.close()
-
-    def service_of(self, request):
-        """The name of the service in `FAULTY` that a request is for, or None."""
-        if request.host == BLOB:
-            return "blob"
-        return next((s for s, start in SERVICES.items() if request.path.startswith(start)), None)
 
     def answer(self, request):
-        """The status, the content and the headers for a request."""
+        """The status and the content for a request, or a fault."""
+        starts = (s for s, start in SERVICES.items() if request.path.startswith(start))
+        service = "blob" if request.host == BLOB else next(starts, None)
+        if fault := self.faults.get(service):
+            return fault, error(f"injected {fault}")
         with self.lock:
-            self.requests.append((request.method, request.path))
-            for method, pattern, handler in self.routes:
+            for method, pattern, function in ROUTES:
                 request.match = pattern.fullmatch(request.path)
                 if method == request.method and request.match:
-                    status, content, *headers = handler(request)
-                    return status, content, headers[0] if headers else {}
+                    return function(self, request)
             self.unknown.append((request.method, request.path))
-            return 404, _error("NotFound"), {}
+            return 404, error("NotFound")
 
     # --- what a client needs ---------------------------------------------------------------
 
-    def offline(self, home):
+    def elsewhere(self, home):
         """Environment variables of a machine without Azure ML; `home` is an empty folder."""
-        return {
-            "HOME": str(home),
-            "HTTPS_PROXY": self.url,
-            "https_proxy": self.url,
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
-            "REQUESTS_CA_BUNDLE": str(self.pem),
-        }
-
-    def services(self):
-        """Addresses of the services, as far as a fault moves them to a port that refuses."""
-        names = {"metrics": "METRICS", "artifacts": "ARTIFACTS", "history": "RUN_HISTORY"}
-        refused = f"http://127.0.0.1:{self.closed_port}"
-        return {
-            f"AZUREML_DEV_URL_{name}": refused
-            for service, name in names.items()
-            if self.faults.get(service) == "refused"
-        }
+        proxy = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), self.url)
+        direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
+        return {"HOME": str(home), **proxy, **direct, "REQUESTS_CA_BUNDLE": str(self.pem)}
 
     def job(self, home):
         """Environment variables as a job has them."""
         return {
-            **self.offline(home),
-            **self.services(),
-            "AZUREML_RUN_ID": JOB,
+            **self.elsewhere(home),
+            "AZUREML_RUN_ID": "job-run",
             "AZUREML_ARM_SUBSCRIPTION": SUBSCRIPTION,
-            "AZUREML_ARM_RESOURCEGROUP": GROUP,
-            "AZUREML_ARM_WORKSPACE_NAME": WORKSPACE,
+            "AZUREML_ARM_RESOURCEGROUP": "group",
+            "AZUREML_ARM_WORKSPACE_NAME": "standin",
             "AZUREML_ARM_PROJECT_NAME": "tutorial",
             "AZUREML_EXPERIMENT_ID": EXPERIMENT,
             "AZUREML_WORKSPACE_ID": WORKSPACE_ID,
@@ -210,151 +134,117 @@ class AzureStandin:
 
     def instance(self, home):
         """Environment variables as a compute instance has them; config.json goes to `home`."""
-        config = {
-            "subscription_id": SUBSCRIPTION,
-            "resource_group": GROUP,
-            "workspace_name": WORKSPACE,
-        }
+        config = {"subscription_id": SUBSCRIPTION, "resource_group": "group"}
+        config["workspace_name"] = "standin"
         (home / "config.json").write_text(json.dumps(config))
-        return {
-            **self.offline(home),
-            **self.services(),
-            "MSI_ENDPOINT": f"{self.url}/msi/token",
-            "MSI_SECRET": "local",
-        }
+        sign_in = {"MSI_ENDPOINT": f"{self.url}/msi/token", "MSI_SECRET": "local"}
+        return {**self.elsewhere(home), **sign_in}
 
     # --- sign-in and Resource Manager ------------------------------------------------------
 
+    @route("POST", "/msi/token")
     def sign_in(self, request):
         resource = parse_qs(request.body.decode()).get("resource", [""])[0]
-        until = str(int(time.time()) + 3600)
         made = {"access_token": token(), "token_type": "Bearer", "resource": resource}
-        return 200, {**made, "expires_on": until, "expires_in": "3600"}
+        return 200, {**made, "expires_on": str(int(time.time()) + 3600), "expires_in": "3600"}
 
+    @route("GET", "/metadata/endpoints")
     def clouds(self, _):
         return 200, []
 
+    @route("GET", "/subscriptions")
     def subscriptions(self, _):
         account = {"id": f"/subscriptions/{SUBSCRIPTION}", "subscriptionId": SUBSCRIPTION}
         return 200, {"value": [{**account, "displayName": "local", "state": "Enabled"}]}
 
+    @route("GET", SCOPE)
     def workspace(self, _):
-        properties = {
-            "workspaceId": WORKSPACE_ID,
-            "discoveryUrl": f"{self.url}/discovery",
-            "provisioningState": "Succeeded",
-        }
-        head = {"id": SCOPE, "name": WORKSPACE, "location": "local"}
-        return 200, {**head, "type": "workspaces", "properties": properties}
+        properties = {"workspaceId": WORKSPACE_ID, "provisioningState": "Succeeded"}
+        properties["discoveryUrl"] = f"{self.url}/discovery"
+        head = {"id": SCOPE, "name": "standin", "location": "local", "type": "workspaces"}
+        return 200, {**head, "properties": properties}
 
+    @route("GET", "/discovery")
     def discovery(self, _):
         names = ("api", "experimentation", "history", "hyperdrive", "modelmanagement", "studio")
         return 200, dict.fromkeys(names, self.url)
 
     # --- run history -----------------------------------------------------------------------
 
+    @route("GET", r"/history/.*/experimentids/[^/]+()")
+    @route("GET", r"/history/.*/experiments/([^/]+)")
+    @route("POST", r"/history/.*/experiments/([^/]+)")
     def experiment(self, request):
-        name = request.match.groupdict().get("name", "tutorial")
-        if name not in self.experiments:
-            self.experiments.append(name)
+        name = request.match[1] or "tutorial"
+        self.experiments += [name] * (name not in self.experiments)
         return 200, {"experimentId": EXPERIMENT, "name": name, "tags": {}}
 
-    def run(self, name):
-        """A run as the service describes it."""
-        return {
-            "runNumber": 1,
-            "rootRunId": name,
-            "runId": name,
-            "experimentId": EXPERIMENT,
-            "dataContainerId": f"dcid.{name}",
-            "status": self.status[-1] if self.status else "Running",
-            "tags": self.tags,
-            "properties": {},
-        }
+    @route("GET", r"/history/.*/runs/([^/]+)")
+    @route("PATCH", r"/history/.*/runs/([^/]+)")
+    def run(self, request):
+        if request.method == "PATCH":
+            self.tags.update(json.loads(request.body).get("tags") or {})
+        name = request.match[1]
+        ids = {"rootRunId": name, "runId": name, "dataContainerId": f"dcid.{name}"}
+        state = {"status": self.status[-1] if self.status else "Running", "tags": self.tags}
+        return 200, {**ids, **state, "runNumber": 1, "experimentId": EXPERIMENT, "properties": {}}
 
-    def get_run(self, request):
-        return 200, self.run(request.match["run"])
-
-    def patch_run(self, request):
-        change = request.json()
-        if request.match["run"] not in self.runs:
-            self.runs.append(request.match["run"])
-        self.tags.update(change.get("tags") or {})
-        return 200, self.run(request.match["run"])
-
+    @route("POST", r"/history/.*/runs/[^/]+/events")
     def event(self, request):
-        self.status.append(request.json()["name"].rsplit(".", 1)[1])
+        self.status.append(json.loads(request.body)["name"].rsplit(".", 1)[1])
         return 200, None
 
+    @route("GET", r"/history/.*/runs/[^/]+/token")
     def new_token(self, _):
         until = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
         return 200, {"token": token(), "expiryTimeUtc": until.isoformat()}
 
+    @route("GET", r"/history/.*/runs/[^/]+/metricsingest/wait")
     def nothing(self, _):
         return 200, None
 
     # --- metrics and files -----------------------------------------------------------------
 
+    @route("POST", r"/metric/.*/runs/[^/]+/batch")
     def log_batch(self, request):
-        for metric in request.json()["values"]:
+        for metric in json.loads(request.body)["values"]:
             name = metric["name"]
             for value in metric["value"]:
                 data = value["data"][name]
-                if "image" in metric["properties"]["uxMetricType"]:
-                    self.images.setdefault(name, []).append(data)
-                else:
-                    self.metrics.setdefault(name, []).append((value.get("step"), data))
+                self.metrics.setdefault(name, []).append((value.get("step"), data))
         return 200, {"errors": []}
 
-    def place(self, origin, box, path):
-        """Where a file is kept, as the service describes it."""
-        address = f"https://{BLOB}"
-        if self.faults.get("blob") == "refused":
-            address = f"https://standin.blob.local@127.0.0.1:{self.closed_port}"
-        uri = f"{address}/files/{path}?sig=local"
-        return {"contentUri": uri, "origin": origin, "container": box, "path": path}
-
+    @route("POST", r"/artifact/.*/batch/metadata/([^/]+)/([^/]+)")
     def new_files(self, request):
-        origin, box = request.match["origin"], request.match["box"]
+        origin, box = request.match.groups()
         made, places, errors = {}, {}, {}
-        for wanted in request.json()["paths"]:
-            path = wanted["path"]
+        for path in (wanted["path"] for wanted in json.loads(request.body)["paths"]):
             name = posixpath.normpath(path)  # "./outputs/a" and "outputs/a" are one file
             if name in self.artifacts:
-                errors[path] = _error("Resource Conflict: artifact already exists")
+                errors[path] = error("Resource Conflict: artifact already exists")
                 continue
             self.artifacts[name] = None
-            places[path] = self.place(origin, box, name)
+            uri = f"https://{BLOB}/files/{name}?sig=local"
+            places[path] = {"contentUri": uri, "origin": origin, "container": box, "path": name}
             made[path] = {**places[path], "artifactId": f"{origin}/{box}/{name}"}
         return 200, {"artifacts": made, "artifactContentInformation": places, "errors": errors}
 
-    def list_files(self, request):
-        origin, box, start = request.match.groups()
-        paths = [path for path in self.artifacts if path.startswith(start)]
-        return 200, {"value": [self.place(origin, box, path) for path in paths]}
-
+    @route("PUT", r"/files/(.+)")
     def put_blob(self, request):
-        self.artifacts[request.match["name"]] = request.body
-        return 201, None, _blob_headers()
+        self.artifacts[request.match[1]] = request.body
+        return 201, None
 
+    @route("HEAD", r"/files/(.+)")
     def head_blob(self, request):
-        content = self.artifacts.get(request.match["name"])
-        if content is None:
-            return 404, None
-        headers = {**_blob_headers(), "Content-Length": str(len(content))}
-        return 200, None, {**headers, "x-ms-blob-type": "BlockBlob"}
+        return (404 if self.artifacts.get(request.match[1]) is None else 200), None
 
 
-def _error(message):
+def error(message):
+    """What the services say when something is wrong."""
     return {"error": {"code": "UserError", "message": message}}
 
 
-def _blob_headers():
-    now = datetime.datetime.now(datetime.timezone.utc).strftime("%a, %d %b %Y %H:%M:%S GMT")
-    return {"ETag": '"0x1"', "Last-Modified": now, "x-ms-version": "2019-12-12"}
-
-
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """Reads requests, applies faults, sends answers."""
 
     protocol_version = "HTTP/1.1"
@@ -364,20 +254,13 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_CONNECT(self):
-        host = self.path.rsplit(":", 1)[0]
-        if host not in HOSTS:
-            with self.azure.lock:
-                self.azure.unknown.append(("CONNECT", self.path))
-            self.send_error(502)
-            return
+        self.host = self.path.rsplit(":", 1)[0]
+        if self.host not in HOSTS:
+            self.azure.unknown.append(("CONNECT", self.path))
+            return self.send_error(502)
         self.send_response(200)
         self.end_headers()
-        try:
-            self.connection = self.azure.tls.wrap_socket(self.connection, server_side=True)
-        except OSError:
-            self.close_connection = True
-            return
-        self.host = host
+        self.connection = self.azure.tls.wrap_socket(self.connection, server_side=True)
         self.rfile = self.connection.makefile("rb")
         self.wfile = self.connection.makefile("wb", buffering=0)
         self.close_connection = False
@@ -392,45 +275,29 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             body = b"".join(iter(self.chunk, b""))
-        address = urlsplit(self.path)
-        request = SimpleNamespace(
-            method=self.command,
-            host=self.host,
-            path=unquote(address.path),
-            query=parse_qs(address.query),
-            headers=self.headers,
-            body=body,
-            json=lambda: json.loads(body),
-        )
-        fault = self.azure.faults.get(self.azure.service_of(request))
-        if fault == "hang":
-            with self.azure.lock:
-                self.azure.requests.append((request.method, request.path))
+        path, method = unquote(urlsplit(self.path).path), self.command
+        request = SimpleNamespace(method=method, host=self.host, path=path, body=body)
+        status, content = self.azure.answer(request)
+        if status == "hang":
             self.azure.stopped.wait()
-        if fault in ("hang", "refused"):
+        if status in ("hang", "drop"):
             self.close_connection = True
-            self.connection.close()
-            return
-        if fault:
-            status, content, headers = int(fault), _error(f"injected {fault}"), {}
-        else:
-            status, content, headers = self.azure.answer(request)
-        if content is None:
-            content = b""
-        elif not isinstance(content, bytes):
-            content = json.dumps(content).encode()
-            headers = {"Content-Type": "application/json", **headers}
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
+            return self.connection.close()
+        content = b"" if content is None else json.dumps(content).encode()
+        self.send_response(int(status))
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", "application/json")
+        if self.host == BLOB:
+            self.send_header("ETag", '"0x1"')
+            self.send_header("Last-Modified", self.date_time_string())
+            self.send_header("x-ms-blob-type", "BlockBlob")
         self.end_headers()
-        if self.command != "HEAD":
+        if method != "HEAD":
             self.wfile.write(content)
 
     def chunk(self):
-        size = int(self.rfile.readline(), 16)
-        data = self.rfile.read(size)
+        data = self.rfile.read(int(self.rfile.readline(), 16))
         self.rfile.readline()
         return data
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_HEAD = do_DELETE = respond  # noqa: N815
+    do_GET = do_POST = do_PUT = do_PATCH = do_HEAD = respond  # noqa: N815

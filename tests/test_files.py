@@ -66,7 +66,7 @@ def test_a_reader_never_sees_half_a_file_even_of_a_killed_writer(lesson, patch, 
 def saved(lesson, patch, tmp_path):
     """A network, its settings and the file that keeps them."""
     patch("OUTPUT_DIR", str(tmp_path))
-    net = lesson.DQN(4, 3, [1, 2, 3, 4])
+    net = lesson.DQN(6, 3, [1, 1, 1, 1, 6, 12])
     settings = lesson.changed(lesson.settings, SEED=5, LR=0.125)
     return net, settings, lesson.save_agent("model.pt", net, settings)
 
@@ -79,7 +79,7 @@ def test_an_agent_is_the_same_after_saving_and_loading(lesson, saved):
         net.state_dict().items(), loaded.state_dict().items(), strict=True
     ):
         assert name == other_name and torch.equal(weight, other), name
-    states = torch.randn(50, 4)
+    states = torch.randn(50, 6)
     assert torch.equal(net(states), loaded(states))
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -301,11 +302,10 @@ def test_a_verdict_for_every_history(lesson):
     assert lesson.first_pass(never) is None
     assert lesson.first_pass(stays) == (2_000, 475, 465, 20.0)
     said = [lesson.verdict(result) for result in (never, stays, falls, last)]
-    assert "3,000" in said[0] and "475" in said[0]
-    assert "2,000" in said[1] and "20.0" in said[1] and "3,000" not in said[1]
-    assert "1,000" in said[2] and "3,000" in said[2] and "4,000" not in said[2]
-    assert "3,000" in said[3] and "stays" not in said[3] and "falls" not in said[3]
-    assert len({tuple(c for c in words if c.isalpha()) for words in said}) == 4
+    numbers = [[float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\.?\d*", w)] for w in said]
+    assert set(numbers[0]) == {475, 3_000} and numbers[3] == [3_000, 30]
+    assert numbers[1][:2] == [2_000, 20] and numbers[2] == [1_000, 10, 3, 1]
+    assert len({re.sub(r"[\d,.]+", "", words) for words in said}) >= 3
 
 
 def test_compare_gives_every_variant_its_seeds(lesson, patch):
