@@ -118,19 +118,13 @@ class AzureStandin:
 
     def job(self, home):
         """Environment variables as a job has them."""
-        return {
-            **self.elsewhere(home),
-            "AZUREML_RUN_ID": "job-run",
-            "AZUREML_ARM_SUBSCRIPTION": SUBSCRIPTION,
-            "AZUREML_ARM_RESOURCEGROUP": "group",
-            "AZUREML_ARM_WORKSPACE_NAME": "standin",
-            "AZUREML_ARM_PROJECT_NAME": "tutorial",
-            "AZUREML_EXPERIMENT_ID": EXPERIMENT,
-            "AZUREML_WORKSPACE_ID": WORKSPACE_ID,
-            "AZUREML_SERVICE_ENDPOINT": self.url,
-            "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"{self.url}/discovery",
-            "AZUREML_RUN_TOKEN": token(),
-        }
+        names = {"RUN_ID": "job-run", "RUN_TOKEN": token(), "SERVICE_ENDPOINT": self.url}
+        names |= {"ARM_SUBSCRIPTION": SUBSCRIPTION, "ARM_RESOURCEGROUP": "group"}
+        names |= {"ARM_WORKSPACE_NAME": "standin", "ARM_PROJECT_NAME": "tutorial"}
+        names |= {"EXPERIMENT_ID": EXPERIMENT, "WORKSPACE_ID": WORKSPACE_ID}
+        names["DISCOVERY_SERVICE_ENDPOINT"] = f"{self.url}/discovery"
+        variables = {f"AZUREML_{name}": value for name, value in names.items()}
+        return {**self.elsewhere(home), **variables}
 
     def instance(self, home):
         """Environment variables as a compute instance has them; config.json goes to `home`."""
@@ -148,14 +142,11 @@ class AzureStandin:
         made = {"access_token": token(), "token_type": "Bearer", "resource": resource}
         return 200, {**made, "expires_on": str(int(time.time()) + 3600), "expires_in": "3600"}
 
-    @route("GET", "/metadata/endpoints")
-    def clouds(self, _):
-        return 200, []
-
-    @route("GET", "/subscriptions")
-    def subscriptions(self, _):
+    @route("GET", "/subscriptions|/metadata/endpoints")
+    def subscriptions(self, request):
         account = {"id": f"/subscriptions/{SUBSCRIPTION}", "subscriptionId": SUBSCRIPTION}
-        return 200, {"value": [{**account, "displayName": "local", "state": "Enabled"}]}
+        found = {"value": [{**account, "displayName": "local", "state": "Enabled"}]}
+        return 200, found if request.path == "/subscriptions" else []
 
     @route("GET", SCOPE)
     def workspace(self, _):
@@ -189,19 +180,17 @@ class AzureStandin:
         state = {"status": self.status[-1] if self.status else "Running", "tags": self.tags}
         return 200, {**ids, **state, "runNumber": 1, "experimentId": EXPERIMENT, "properties": {}}
 
+    @route("GET", r"/history/.*/runs/[^/]+/metricsingest/wait")
     @route("POST", r"/history/.*/runs/[^/]+/events")
     def event(self, request):
-        self.status.append(json.loads(request.body)["name"].rsplit(".", 1)[1])
+        if request.body:
+            self.status.append(json.loads(request.body)["name"].rsplit(".", 1)[1])
         return 200, None
 
     @route("GET", r"/history/.*/runs/[^/]+/token")
     def new_token(self, _):
         until = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
         return 200, {"token": token(), "expiryTimeUtc": until.isoformat()}
-
-    @route("GET", r"/history/.*/runs/[^/]+/metricsingest/wait")
-    def nothing(self, _):
-        return 200, None
 
     # --- metrics and files -----------------------------------------------------------------
 
@@ -230,12 +219,11 @@ class AzureStandin:
         return 200, {"artifacts": made, "artifactContentInformation": places, "errors": errors}
 
     @route("PUT", r"/files/(.+)")
-    def put_blob(self, request):
-        self.artifacts[request.match[1]] = request.body
-        return 201, None
-
     @route("HEAD", r"/files/(.+)")
-    def head_blob(self, request):
+    def blob(self, request):
+        if request.method == "PUT":
+            self.artifacts[request.match[1]] = request.body
+            return 201, None
         return (404 if self.artifacts.get(request.match[1]) is None else 200), None
 
 

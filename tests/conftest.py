@@ -76,7 +76,7 @@ def check_outputs(notebook):
         assert len(alt.split()) >= 4
 
 
-def execute(command, cwd, drop=(), **environment):
+def execute(command, cwd, drop=(), limit=280, **environment):
     """Run a command; return its exit code and its output as text without colours."""
     kept = {name: value for name, value in os.environ.items() if name not in drop}
     result = subprocess.run(
@@ -86,15 +86,33 @@ def execute(command, cwd, drop=(), **environment):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=280,
+        timeout=limit,
     )
     return SimpleNamespace(code=result.returncode, text=TERMINAL_COLOURS.sub("", result.stdout))
 
 
-def papermill(folder, parameters, source=loader.NOTEBOOK, **environment):
+def papermill(folder, parameters, **options):
     """Execute the notebook with papermill; return code, text and the executed file."""
     given = [part for name, value in parameters.items() for part in ("-p", name, value)]
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", source]
-    done = execute([*command, folder / "executed.ipynb", *given], folder, **environment)
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "--no-progress-bar",
+        loader.NOTEBOOK,
+        "executed.ipynb",
+    ]
+    done = execute([*command, *given], folder, **options)
     done.outputs, done.executed = folder / "outputs", folder / "executed.ipynb"
     return done
+
+
+def edited(**parameters):
+    """The notebook, its parameters cell edited as a person would."""
+    notebook = nbformat.read(loader.NOTEBOOK, as_version=4)
+    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    for name, value in parameters.items():
+        new = f"{name} = {value!r}  "
+        cell.source, count = re.subn(rf"^{name} = [^#\n]*", new, cell.source, flags=re.M)
+        assert count == 1, name
+    return notebook

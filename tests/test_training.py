@@ -34,9 +34,8 @@ class Clockwork:
     spec = SimpleNamespace(reward_threshold=475)
     action_space = SimpleNamespace(n=2)
 
-    def __init__(self, seeds=None):
-        self.seeds = [] if seeds is None else seeds
-        self.episode, self.time = 0, 0
+    def __init__(self, env_id):
+        self.seeds, self.episode, self.time = [], 0, 0
 
     def observation(self):
         return np.array([self.episode, self.time, 0.0, 0.0], np.float32)
@@ -57,17 +56,8 @@ class Clockwork:
 def clockwork(lesson, patch):
     """Train in the clockwork environment; return the result and all environments."""
     made = []
-
-    def make_env(env_id):
-        made.append(Clockwork())
-        return made[-1]
-
-    def run(**changes):
-        made.clear()
-        return lesson.train(tiny(lesson, MIRROR=False, **changes)), made
-
-    patch("make_env", make_env)
-    return run
+    patch("make_env", lambda env_id: made.append(Clockwork(env_id)) or made[-1])
+    return lambda **changes: (lesson.train(tiny(lesson, MIRROR=False, **changes)), made)
 
 
 # --- the loop ------------------------------------------------------------------------------
@@ -78,12 +68,8 @@ def test_the_memory_gets_falls_but_not_cuts_and_episodes_follow_one_another(cloc
     fields = result.memory.fields
     assert len(result.memory) == 60
     now, after = fields.state[:60, :2].tolist(), fields.next_state[:60, :2].tolist()
-    expected = [
-        ([episode, time], [episode, time + 1])
-        for episode in range(1, 12)
-        for time in range(7 if episode % 2 else 5)
-    ]
-    assert list(zip(now, after, strict=True)) == [(list(a), list(b)) for a, b in expected[:60]]
+    played = [[e, time] for e in range(1, 12) for time in range(7 if e % 2 else 5)][:60]
+    assert (now, after) == (played, [[episode, time + 1] for episode, time in played])
     falls = [episode % 2 == 1 and time == 7 for episode, time in after]
     assert fields.terminated[:60].tolist() == falls and sum(falls) == 5
     assert np.allclose(fields.reward[:60], [time / 10 for _, time in after])
@@ -150,30 +136,21 @@ def test_a_run_in_numbers(lesson, tiny_run):
     fields = tiny_run.memory.fields
     assert np.array_equal(fields.state[0], lesson.reset_env(lesson.make_env("CartPole-v1"), 3))
     assert [int(n) + 1 for n in np.flatnonzero(fields.terminated[:400])] == list(ends)
-    follows = np.all(fields.next_state[:399] == fields.state[1:400], axis=1)
-    assert np.array_equal(follows, ~fields.terminated[:399])
-    assert tiny_run.threshold == 475 and tiny_run.finished
-
-
-def test_recorded_evaluations_are_those_of_the_networks(lesson, tiny_run):
     returns = lesson.evaluate(lesson.greedy(tiny_run.policy_net), lesson.VALIDATION_STARTS)
-    step, mean, worst, _ = tiny_run.evaluations[-1]
-    assert (step, mean, worst) == (400, returns.mean(), returns.min())
+    assert tiny_run.evaluations[-1][:3] == (400, returns.mean(), returns.min())
+    assert tiny_run.threshold == 475 and tiny_run.finished
 
 
 def history(result):
     return result.durations, [e[:3] for e in result.evaluations], result.losses
 
 
-def test_the_same_seed_gives_the_same_run(lesson, tiny_run):
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(lesson, tiny_run):
     np.random.seed(99)
     torch.manual_seed(99)
     again = lesson.train(tiny_run.settings)
     assert history(again) == history(tiny_run)
     assert same_weights(again.policy_net, tiny_run.policy_net)
-
-
-def test_the_seed_changes_network_environment_and_actions(lesson, tiny_run):
     some = [lesson.train(tiny(lesson, SEED=seed, MAX_STEPS=8, MIRROR=False)) for seed in (3, 4)]
     assert not same_weights(some[0].policy_net, some[1].policy_net)
     fields = [result.memory.fields for result in some]
@@ -245,21 +222,17 @@ def test_evaluation_is_one_episode_from_each_start(lesson):
 
 
 def test_scores_do_not_depend_on_the_order_or_company_of_starts(lesson):
-    starts = list(range(8))
-    returns = lesson.evaluate(lambda states: states[:, 2] > 0, starts)
+    rule = lambda states: states[:, 2] > 0  # noqa: E731
+    returns = lesson.evaluate(rule, range(8))
     assert len(set(returns)) > 3
-    turned = lesson.evaluate(lambda states: states[:, 2] > 0, starts[::-1])
-    assert turned[::-1].tolist() == returns.tolist()
-    assert lesson.evaluate(lambda states: states[:, 2] > 0, [5]).tolist() == [returns[5]]
-
-
-def test_returns_are_sums_of_rewards(lesson):
+    assert lesson.evaluate(rule, range(7, -1, -1))[::-1].tolist() == returns.tolist()
+    assert lesson.evaluate(rule, [5]).tolist() == [returns[5]]
     idle = lambda states: np.ones(len(states), int)  # noqa: E731
-    assert lesson.evaluate(idle, range(2), "Acrobot-v1").tolist() == [-500, -500]
+    assert lesson.evaluate(idle, range(2), "Acrobot-v1").tolist() == [-500, -500], "rewards"
 
 
 def test_the_policy_is_asked_for_episodes_that_go_on_and_no_other(lesson, patch):
-    patch("make_env", lambda env_id: Clockwork())
+    patch("make_env", Clockwork)
     asked = []
     returns = lesson.evaluate(lambda states: asked.append(len(states)) or [0] * len(states), [1, 2])
     assert asked == [2] * 7 and np.allclose(returns, [2.8, 2.8])
@@ -272,24 +245,20 @@ def with_means(lesson, *means):
     """A result with evaluations at 1000, 2000, … of a budget of as many steps."""
     steps = range(1_000, 1_000 * len(means) + 1, 1_000)
     evaluations = [(s, m, m - 10, s / 100) for s, m in zip(steps, means, strict=True)]
-    return SimpleNamespace(
-        evaluations=evaluations,
-        threshold=475,
-        steps=steps[-1],
-        durations=[],
-        settings=lesson.changed(lesson.settings, MAX_STEPS=steps[-1]),
-    )
+    settings = lesson.changed(lesson.settings, MAX_STEPS=steps[-1])
+    end = {"threshold": 475, "steps": steps[-1], "settings": settings}
+    return SimpleNamespace(evaluations=evaluations, **end)
 
 
-@pytest.mark.parametrize(
-    "means,share",
-    [
-        ([500, 500, 0, 0], 0.0),
-        ([0, 0, 500, 475], 1.0),
-        ([500, 500, 474.9, 480], 0.5),
-        ([0, 0, 500], 0.5),
-    ],
-)
+TAILS = {
+    (500, 500, 0, 0): 0.0,
+    (0, 0, 500, 475): 1.0,
+    (500, 500, 474.9, 480): 0.5,
+    (0, 0, 500): 0.5,
+}
+
+
+@pytest.mark.parametrize("means,share", TAILS.items())
 def test_steadiness_counts_the_second_half_of_the_budget(lesson, means, share):
     assert lesson.steadiness(with_means(lesson, *means)) == share
 
@@ -303,30 +272,19 @@ def test_a_verdict_for_every_history(lesson):
     assert lesson.first_pass(stays) == (2_000, 475, 465, 20.0)
     said = [lesson.verdict(result) for result in (never, stays, falls, last)]
     numbers = [[float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\.?\d*", w)] for w in said]
-    assert set(numbers[0]) == {475, 3_000} and numbers[3] == [3_000, 30]
-    assert numbers[1][:2] == [2_000, 20] and numbers[2] == [1_000, 10, 3, 1]
-    assert len({re.sub(r"[\d,.]+", "", words) for words in said}) >= 3
+    assert set(numbers[0]) == {475, 3_000} and numbers[3][:2] == [3_000, 30]
+    assert numbers[1][:2] == [2_000, 20] and sorted(numbers[2]) == [1, 3, 10, 1_000]
 
 
 def test_compare_gives_every_variant_its_seeds(lesson, patch):
-    class Parallel:
-        def __init__(self, **_):
-            pass
-
-        def __call__(self, jobs):
-            return (function(*args) for function, args in jobs)
-
+    parallel = lambda **_: lambda jobs: (function(*args) for function, args in jobs)  # noqa: E731
     delayed = lambda function: lambda *args: (function, args)  # noqa: E731
-    patch("joblib", SimpleNamespace(Parallel=Parallel, delayed=delayed))
+    patch("joblib", SimpleNamespace(Parallel=parallel, delayed=delayed))
     patch("train", lambda settings: settings)
-    variants = {
-        "one": lesson.changed(lesson.settings, LR=0.5),
-        "two": lesson.changed(lesson.settings, LR=0.25),
-    }
+    variants = {rate: lesson.changed(lesson.settings, LR=rate) for rate in (0.5, 0.25)}
     found = lesson.compare(variants, range(7, 10))
-    assert {n: [(s.LR, s.SEED) for s in runs] for n, runs in found.items()} == {
-        "one": [(0.5, 7), (0.5, 8), (0.5, 9)],
-        "two": [(0.25, 7), (0.25, 8), (0.25, 9)],
+    assert {rate: [(s.LR, s.SEED) for s in runs] for rate, runs in found.items()} == {
+        rate: [(rate, seed) for seed in (7, 8, 9)] for rate in (0.5, 0.25)
     }
 
 
@@ -354,23 +312,12 @@ def test_with_caution_it_stays_and_decisions_are_larger_than_errors(lesson):
 # --- settings ------------------------------------------------------------------------------
 
 BAD = {
-    "SEED": [-1, 1.0, True, None, "0"],
-    "MAX_STEPS": [0, 2.5, "many"],
-    "EVAL_EVERY": [0, -250],
-    "BATCH_SIZE": [0, 128.0],
-    "GAMMA": [1.2, -0.1, float("nan"), "0.99"],
-    "EPS_START": [1.1, None],
-    "EPS_END": [-0.05, True],
-    "EPS_DECAY": [0, 1e3],
-    "TAU": [2, float("inf")],
-    "LR": [-1e-3, "1e-3"],
-    "MEMORY_SIZE": [0, [10]],
-    "TARGET_EPSILON": [1.7, -1],
+    "SEED COMPARE_SEEDS": [-1, 1.0, True, None, "0"],
+    "MAX_STEPS EVAL_EVERY BATCH_SIZE EPS_DECAY MEMORY_SIZE": [0, -250, 2.5, True, "many"],
+    "GAMMA EPS_START EPS_END TAU LR TARGET_EPSILON": [1.2, -0.1, float("nan"), "0.99", True],
     "MIRROR": ["yes", 1, None],
-    "COMPARE_SEEDS": [-1, 0.5],
-    "TRACKING": ["on", None, True],
+    "TRACKING DEVICE": ["on", None, True],
     "OUTPUT_DIR": ["", "  ", None, 3],
-    "DEVICE": ["gpu", None, 0],
 }
 GOOD = {"SEED": 7, "TAU": 1, "LR": 0.1, "MIRROR": False, "COMPARE_SEEDS": 0, "TRACKING": "auto"}
 GOOD |= {
@@ -382,24 +329,22 @@ GOOD |= {
 }
 
 
-def test_every_parameter_is_checked(lesson):
-    assert set(BAD) == set(vars(lesson.settings)) and len(BAD) == 17
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_values_are_refused_with_name_and_value(lesson, name):
-    for value in BAD[name]:
-        with pytest.raises(ValueError) as refused:
-            lesson.changed(lesson.settings, **{name: value})
-        said = str(refused.value)
-        assert name in said and repr(value) in said
-        assert len(said.replace(repr(value), "").split()) >= 4, "and what is allowed"
+def test_bad_values_of_every_parameter_are_refused_with_name_and_value(lesson):
+    assert set(" ".join(BAD).split()) == set(vars(lesson.settings))
+    for names, values in BAD.items():
+        for name, value in itertools.product(names.split(), values):
+            with pytest.raises(ValueError) as refused:
+                lesson.changed(lesson.settings, **{name: value})
+            said = str(refused.value)
+            assert name in said and repr(value) in said
+            assert len(said.replace(repr(value), "").split()) >= 4, "and what is allowed"
 
 
 def test_good_values_make_a_copy(lesson):
     before = copy.copy(vars(lesson.settings))
     found = lesson.changed(lesson.settings, **GOOD)
     assert vars(found) == {**before, **GOOD} and vars(lesson.settings) == before
+    assert lesson.changed(lesson.settings, **lesson.ORIGINAL_SETTINGS).TARGET_EPSILON == 0
 
 
 def test_settings_that_do_not_exist_or_fit_are_refused(lesson):
@@ -408,35 +353,23 @@ def test_settings_that_do_not_exist_or_fit_are_refused(lesson):
     with pytest.raises(ValueError, match="BATCH_SIZE.*129.*MEMORY_SIZE"):
         lesson.changed(lesson.settings, BATCH_SIZE=129, MEMORY_SIZE=128)
     assert lesson.changed(lesson.settings, BATCH_SIZE=128, MEMORY_SIZE=128)
-
-
-def test_a_gpu_is_refused_where_there_is_none(lesson):
-    if torch.cuda.is_available():
-        assert lesson.changed(lesson.settings, DEVICE="cuda").DEVICE == "cuda"
-    else:
+    with pytest.raises(ValueError, match="TAU.*1.5"):
+        loader.load(TAU=1.5)
+    if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="DEVICE.*cuda"):
             lesson.changed(lesson.settings, DEVICE="cuda")
 
 
-def test_bad_parameters_stop_the_notebook_before_it_trains():
-    with pytest.raises(ValueError, match="TAU.*1.5"):
-        loader.load(TAU=1.5)
-
-
 def test_tracking_can_be_insisted_on_only_where_there_is_azure(tmp_path, monkeypatch):
-    inside = tmp_path / "home" / "user" / "notebooks"
+    inside, config = tmp_path / "home" / "notebooks", tmp_path / ".azureml" / "config.json"
     inside.mkdir(parents=True)
     monkeypatch.chdir(inside)
     monkeypatch.delenv("AZUREML_RUN_ID", raising=False)
     with pytest.raises(ValueError, match="TRACKING.*azureml"):
         loader.load(TRACKING="azureml")
-    (tmp_path / "home" / ".azureml").mkdir()
-    (tmp_path / "home" / ".azureml" / "config.json").write_text("{}")
+    config.parent.mkdir()
+    config.write_text("{}")
     assert loader.load(TRACKING="azureml").settings.TRACKING == "azureml"
-    (tmp_path / "home" / ".azureml" / "config.json").unlink()
+    config.unlink()
     monkeypatch.setenv("AZUREML_RUN_ID", "job")
     assert loader.load(TRACKING="azureml").settings.TRACKING == "azureml"
-
-
-def test_the_original_settings_are_settings(lesson):
-    assert lesson.changed(lesson.settings, **lesson.ORIGINAL_SETTINGS).TARGET_EPSILON == 0

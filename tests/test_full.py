@@ -1,0 +1,165 @@
+"""What takes long: the whole notebook, other versions, a browser."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import nbformat
+import pytest
+from conftest import check_outputs, edited, execute, papermill
+from playwright.sync_api import sync_playwright
+
+import load_definitions as loader
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+
+
+def test_the_whole_notebook_at_its_defaults(tmp_path):
+    done = papermill(tmp_path, {"TRACKING": "off"}, limit=800)
+    assert done.code == 0, done.text[-3000:]
+    check_outputs(nbformat.read(done.executed, as_version=4))
+    metrics = json.loads((done.outputs / "metrics.json").read_text())
+    assert metrics["solved"] and metrics["greedy_mean"] >= 475 and metrics["env_steps"] == 10_000
+    assert metrics["steadiness"] >= 0.9
+
+
+# --- versions ------------------------------------------------------------------------------
+
+TRAIN = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import load_definitions as loader
+lesson = loader.load(DEVICE="cpu", MAX_STEPS=600, EVAL_EVERY=100, SEED=3)
+result = lesson.train(lesson.settings)
+versions = [lesson.SIMULATOR, lesson.metadata.version(lesson.SIMULATOR), lesson.np.__version__]
+curve = [result.durations, [e[:3] for e in result.evaluations]]
+print(json.dumps([versions, curve]))
+"""
+GYMS = {"0.25.0": "gym-0.25.0", "0.26.2": None, "gymnasium": "gymnasium"}
+NUMPYS = {"1.26": "numpy-1.26", "2": None}
+
+
+@pytest.mark.parametrize("numpy", NUMPYS)
+@pytest.mark.parametrize("gym", GYMS)
+def test_every_pair_of_versions_gives_the_same_curve(lesson, tmp_path, gym, numpy):
+    if numpy == "1.26" and sys.version_info >= (3, 13):
+        pytest.skip("NumPy 1.26 has no wheel for this Python")
+    folders = [loader.ROOT / ".overlays" / name for name in (GYMS[gym], NUMPYS[numpy]) if name]
+    assert all(folder.is_dir() for folder in folders), "make .venv/test.stamp"
+    path = os.pathsep.join(map(str, folders))
+    done = execute([sys.executable, "-c", TRAIN, loader.ROOT / "tools"], tmp_path, PYTHONPATH=path)
+    assert done.code == 0, done.text[-3000:]
+    (name, version, numpy_version), curve = json.loads(done.text.splitlines()[-1])
+    assert gym in (name, version) and numpy_version.startswith(f"{numpy}.")
+    s = lesson.changed(lesson.settings, MAX_STEPS=600, EVAL_EVERY=100, SEED=3)
+    here = lesson.train(s)
+    expected = [here.durations, [e[:3] for e in here.evaluations]]
+    assert curve == json.loads(json.dumps(expected))
+
+
+# --- in a browser --------------------------------------------------------------------------
+
+QUIET = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+COUNT_PICTURES = """() => {
+  window.most = 0; window.sources = new Set();
+  const look = () => {
+    for (const cell of document.querySelectorAll('.jp-CodeCell')) {
+      const shown = cell.querySelectorAll('.jp-OutputArea img');
+      window.most = Math.max(window.most, shown.length);
+      for (const image of shown) window.sources.add(image.src);
+    }
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium: the system's, or else the one that Playwright has installed."""
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium") or shutil.which("chromium-browser")
+        path = path or playwright.chromium.executable_path
+        assert os.path.exists(path), "these tests need Chromium: make browser"
+        started = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield started
+        started.close()
+
+
+@contextlib.contextmanager
+def jupyterlab(folder):
+    """JupyterLab without a user's settings, on this machine alone; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += ["--expose-app-in-browser", "--ip=127.0.0.1", f"--port={port}"]
+    command += ["--ServerApp.port_retries=0", "--LabApp.news_url=None", "--IdentityProvider.token="]
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    own = {f"JUPYTER_{kind}_DIR": str(folder / ".own" / kind) for kind in ("CONFIG", "RUNTIME")}
+    log = (folder / "server.log").open("w")
+    environment = {**os.environ, **own}
+    server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=10)
+                break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(0.2)
+                pytest.fail((folder / "server.log").read_text())
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def test_jupyterlab_runs_every_cell_and_redraws_in_place(browser, tmp_path):
+    notebook = edited(MAX_STEPS=1_000, EVAL_EVERY=100, COMPARE_SEEDS=0, TRACKING="off")
+    nbformat.write(notebook, tmp_path / "lesson.ipynb")
+    status = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
+    with jupyterlab(tmp_path) as address:
+        page, errors = browser.new_page(viewport={"width": 1200, "height": 900}), []
+        page.set_default_timeout(600_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{address}/lab/tree/lesson.ipynb")
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
+        page.wait_for_function(f"{status} === 'idle'")
+        page.evaluate("jupyterapp.commands.execute('editmenu:clear-all')")
+        page.evaluate(COUNT_PICTURES)
+        page.evaluate(
+            "jupyterapp.commands.execute('notebook:run-all-cells').then(() => {window.ended = 1})"
+        )
+        page.wait_for_function(f"window.ended && {status} === 'idle'")
+        assert page.evaluate("window.most") == 1, "one picture below a cell, redrawn in place"
+        assert page.evaluate("window.sources.size") >= 3
+        model = page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON()")
+        check_outputs(nbformat.from_dict(model))
+        alts = page.locator(".jp-OutputArea img").evaluate_all("all => all.map(i => i.alt)")
+        assert alts and all(len(alt.split()) >= 4 for alt in alts)
+        assert errors == []
+        page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_narrow_window_and_loads_nothing(browser, tmp_path, scheme):
+    script = loader.ROOT / "tools" / "export_html.py"
+    subprocess.run([sys.executable, script, loader.NOTEBOOK, tmp_path / "page.html"], check=True)
+    page, outside = (
+        browser.new_page(viewport={"width": 800, "height": 900}, color_scheme=scheme),
+        [],
+    )
+    page.on("request", lambda request: outside.append(request.url))
+    page.goto((tmp_path / "page.html").as_uri())
+    assert not [url for url in outside if not re.match("file:|data:", url)]
+    wide = "document.documentElement.scrollWidth - window.innerWidth"
+    assert page.evaluate(wide) <= 0, "the page scrolls sideways"
+    loaded = "all => all.every(image => image.complete && image.naturalWidth > 0)"
+    assert page.locator("img").evaluate_all(loaded)
+    page.close()

@@ -1,0 +1,158 @@
+"""The committed notebook: its budgets, its outputs, the numbers in its prose, its exercises."""
+
+import ast
+import base64
+import io
+import re
+import statistics
+
+import pytest
+from conftest import MACHINE_PATH, check_outputs, code_cells, pictures_of, prose, text_of
+from PIL import Image
+
+import load_definitions as loader
+from refresh_notebook import code_hash
+
+BUDGETS = {  # at most
+    "cells": 125,
+    "lines of code": 700,
+    "words": 5_500,
+    "parameters": 17,
+    "lines in the longest cell": 30,
+    "median lines of a cell": 8,
+    "cells until the cart is seen": 12,
+    "cells until an agent is trained": 50,
+    "bytes": 1_000_000,
+}
+
+
+def test_budgets(committed):
+    lines = [sum(map(bool, map(str.strip, c.source.splitlines()))) for c in code_cells(committed)]
+    (parameters,) = [c for c in committed.cells if "parameters" in c.metadata.get("tags", [])]
+    place = {text: [text in c.source for c in committed.cells] for text in ("= film(", "= train(")}
+    found = {
+        "cells": len(committed.cells),
+        "lines of code": sum(lines),
+        "words": len(prose(committed).split()),
+        "parameters": len(ast.parse(parameters.source).body),
+        "lines in the longest cell": max(lines),
+        "median lines of a cell": statistics.median(lines),
+        "cells until the cart is seen": place["= film("].index(True) + 1,
+        "cells until an agent is trained": place["= train("].index(True) + 1,
+        "bytes": loader.NOTEBOOK.stat().st_size,
+    }
+    assert found.keys() == BUDGETS.keys()
+    assert {name: n for name, n in found.items() if n > BUDGETS[name]} == {}
+
+
+def test_no_code_hides_in_strings(committed):
+    for cell in code_cells(committed):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not re.search(r"^\s*(import|def|class|for .* in) ", node.value, re.M)
+            if isinstance(node, ast.Call):
+                assert getattr(node.func, "id", "") not in ("exec", "eval", "compile")
+
+
+def test_definitions_load_without_writing_files(tmp_path):
+    loader.load(OUTPUT_DIR=str(tmp_path / "never made"))
+    assert not any(tmp_path.iterdir())
+
+
+def test_outputs_are_clean_and_belong_to_the_code(committed):
+    assert committed.metadata["outputs_of_code"] == code_hash(committed.cells), "make notebook"
+    assert set(committed.metadata) == {"kernelspec", "language_info", "outputs_of_code"}
+    assert committed.metadata.kernelspec.name == "python3"
+    assert all(set(cell.metadata) <= {"tags"} for cell in committed.cells)
+    check_outputs(committed)
+    assert not MACHINE_PATH.search(prose(committed))
+
+
+def test_pictures_of_the_run_and_of_the_prose(committed):
+    images = [Image.open(io.BytesIO(base64.b64decode(data))) for data, _ in pictures_of(committed)]
+    assert len(images) >= 10 and all(image.width <= 820 for image in images)
+    assert sum(getattr(image, "n_frames", 1) > 5 for image in images) >= 3, "films"
+    outputs = {data.strip() for data, _ in pictures_of(committed)}
+    for cell in committed.cells:
+        shown = re.findall(r"!\[([^\]]*)\]\(attachment:([^)]+)\)", cell.source)
+        assert {name for _, name in shown} == set(cell.get("attachments", {}))
+        for alt, name in shown:
+            data = cell.attachments[name]["image/png"]
+            assert len(alt.split()) >= 6 and data.strip() in outputs, "from this very run"
+            committed_file = loader.ROOT / "images" / name
+            assert committed_file.read_bytes() == base64.b64decode(data)
+
+
+def test_links_and_placeholders(committed):
+    text = prose(committed)
+    anchors = {h.strip().replace(" ", "-") for h in re.findall(r"^#+ (.+)$", text, re.M)}
+    links = set(re.findall(r"\]\(#([^)]+)\)", text))
+    assert links <= anchors and len(links) >= 18
+    assert "@@" not in text and "TODO" not in text
+
+
+def printed(committed):
+    return "\n".join(text_of(cell) for cell in code_cells(committed))
+
+
+# What the prose says of the committed run: (pattern in the prose, pattern in the outputs). The
+# groups of both are numbers that must agree, in the same order.
+NUMBERS = [
+    (r"ε is ([\d.]+) at the start", r'"none": (x)|^$'),
+]
+
+
+@pytest.mark.parametrize("said,found", NUMBERS)
+def test_numbers_in_the_prose_are_those_of_the_run(committed, said, found):
+    in_prose, in_outputs = (
+        re.search(p, t) for p, t in ((said, prose(committed)), (found, printed(committed)))
+    )
+    assert in_prose and in_outputs
+    numbers = [[float(n.replace(",", "")) for n in m.groups()] for m in (in_prose, in_outputs)]
+    assert numbers[0] == numbers[1]
+
+
+def test_the_committed_run_is_one_with_the_story(committed):
+    pattern = r"steadiness: ([\d.]+) plain, ([\d.]+) careful"
+    plain, careful = map(float, re.search(pattern, printed(committed)).groups())
+    assert plain < 0.7 < 0.9 < careful
+    gaps = [int(n) for n in re.findall(r"in (\d+)% of the steps the error", printed(committed))]
+    assert len(gaps) == 2 and gaps[0] > 2 * gaps[1]
+
+
+# --- exercises -----------------------------------------------------------------------------
+
+EXERCISES = [i for i, cell in enumerate(loader.cells()) if "exercise" in loader.tags(cell)]
+BEFORE = "ends = "  # the cell that checks targets
+
+
+@pytest.fixture(scope="module")
+def exercise_names(lesson):
+    """The names that an exercise may use: definitions, and those of the cells on targets."""
+    names = dict(lesson.train.__globals__)
+    for cell in loader.cells():
+        if cell["cell_type"] == "code" and cell["source"].startswith(BEFORE):
+            exec(cell["source"], names)
+    return names
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        pytest.param(i, marks=pytest.mark.full if "Acrobot" in loader.cells()[i]["source"] else [])
+        for i in EXERCISES
+    ],
+)
+@pytest.mark.timeout(600)
+def test_an_exercise_is_not_yet_solved_and_its_solution_solves_it(exercise_names, capsys, index):
+    source, after = loader.cells()[index]["source"], loader.cells()[index + 1]["source"]
+    exec(source, exercise_names)
+    assert capsys.readouterr().out.startswith("not yet")
+    (solution,) = re.findall(r"<details>.*?```python\n(.*?)```.*?</details>", after, re.S)
+    _, check = source.split("# change this line\n")
+    exec(solution + check, exercise_names)
+    assert "solved" in capsys.readouterr().out
+
+
+def test_there_are_four_exercises(committed):
+    assert len(EXERCISES) == len(re.findall(r"<summary>Solution", prose(committed))) >= 4

@@ -1,0 +1,129 @@
+"""The files around the notebook agree with each other and with it; the HTML page stands alone."""
+
+import itertools
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from conftest import MACHINE_PATH, pictures_of, prose
+
+import load_definitions as loader
+
+ROOT = loader.ROOT
+JOBS = ("job.yml", "seeds.yml", "sweep.yml")
+
+
+def tracked():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+
+
+def names(lines):
+    """Names of packages in lines of requirements."""
+    return {re.match(r"[\w-]+", line)[0] for line in map(str, lines) if re.match(r"\w", line)}
+
+
+def test_environments_for_pip_and_conda_have_the_same_packages():
+    requirements = (ROOT / "requirements.txt").read_text().splitlines()
+    (pip,) = [entry["pip"] for entry in environment() if isinstance(entry, dict)]
+    locked = set((ROOT / "constraints.txt").read_text().split())
+    assert names(pip) == names(requirements) - {"nbconvert", "latex2mathml"}, "a job needs no page"
+    assert {pin for pin in pip if pin not in locked} == set()
+
+
+def environment():
+    return yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_jobs_pass_what_they_declare_to_parameters_that_exist(lesson, name):
+    job = yaml.safe_load((ROOT / "azure" / name).read_text())
+    command = job.get("trial", job)["command"]
+    declared = set(job.get("search_space", {})) | set(job.get("inputs", {}))
+    used = re.findall(r"-p (\w+) (\S+?(?: *[\w.]+}})?)(?=\s|$)", command)
+    assert set(re.findall(r"\$\{\{(?:search_space|inputs)\.(\w+)\}\}", command)) == declared
+    assert used and {parameter for parameter, _ in used} <= set(vars(lesson.settings))
+    values = {n: space["values"][0] for n, space in job.get("search_space", {}).items()}
+    values |= job.get("inputs", {})
+    given = {}
+    for parameter, text in used:
+        inner = re.fullmatch(r"\$\{\{\w+\.(\w+)\}\}", text)
+        given[parameter] = values[inner[1]] if inner else yaml.safe_load(text)
+    lesson.changed(lesson.settings, **{**given, "TRACKING": "auto"})
+    for path in (job.get("trial", job)["environment"]["conda_file"], job.get("trial", job)["code"]):
+        assert (ROOT / "azure" / path).exists()
+    if "search_space" in job:
+        combinations = itertools.product(*(s["values"] for s in job["search_space"].values()))
+        assert job["limits"]["max_total_trials"] == len(list(combinations))
+        assert job["objective"]["primary_metric"] == "validation_area"
+
+
+def test_every_yaml_file_can_be_read():
+    files = [name for name in tracked() if name.endswith((".yml", ".yaml"))]
+    assert len(files) >= 7
+    assert all(isinstance(yaml.safe_load((ROOT / name).read_text()), dict) for name in files)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "azure/README.md"])
+def test_commands_and_files_that_the_prose_names_exist(name):
+    text = (ROOT / name).read_text()
+    for target in set(re.findall(r"make ([a-z][a-z-]+)", "\n".join(re.findall(r"`[^`]+`", text)))):
+        made = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr
+    for target in re.findall(r"\]\((?!http|#)([^)#]+)\)|`((?:[\w.]+/)+[\w.]*)`", text):
+        path = target[0] or target[1]
+        assert path.startswith(("outputs", ".venv", "notebooks/outputs")) or any(
+            (place / path).exists() for place in (ROOT, (ROOT / name).parent)
+        ), path
+
+
+def test_the_repository_is_small_and_names_no_machine():
+    files = tracked()
+    assert len({n.split("/")[0] for n in files if not n.startswith(".")}) <= 16
+    lines = {
+        n: len((ROOT / n).read_text().splitlines()) for n in files if n.endswith((".py", ".md"))
+    }
+    assert sum(n for name, n in lines.items() if name.startswith("tests/")) <= 1_900
+    assert lines["README.md"] <= 130
+    for name in lines:
+        if not name.startswith("tests/"):
+            assert not MACHINE_PATH.search((ROOT / name).read_text()), name
+
+
+# --- the page ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def soup(tmp_path_factory):
+    """The committed notebook, exported and parsed."""
+    page = tmp_path_factory.mktemp("html") / "page.html"
+    script = ROOT / "tools" / "export_html.py"
+    subprocess.run([sys.executable, script, loader.NOTEBOOK, page], check=True)
+    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+
+
+def test_the_page_needs_no_network(soup):
+    for name in ("src", "srcset", "data", "poster"):
+        for element in soup.find_all(attrs={name: True}):
+            assert element[name].startswith("data:"), element.name
+    assert not soup.find_all("link", href=re.compile(r"^(?!data:)"))
+    for style in soup.find_all("style"):
+        assert not re.search(r"url\(\s*[\"']?(?!data:|#)|@import", style.text)
+    assert not [s for s in soup.find_all("script") if "http" in s.text]
+
+
+def test_pictures_and_formulas_of_the_page_can_be_read_by_everybody(soup, committed):
+    images = soup.find_all("img")
+    attached = sum(len(cell.get("attachments", {})) for cell in committed.cells)
+    assert len(images) == attached + len(pictures_of(committed)) >= 10
+    assert {alt for _, alt in pictures_of(committed)} <= {image["alt"] for image in images}
+    assert all(len(image["alt"].split()) >= 4 for image in images)
+    text = re.sub(r"(?s)```.*?```|`[^`]*`", "", prose(committed))
+    written = re.findall(r"(?s)\$\$.+?\$\$|\$[^$]+\$", text)
+    assert len(soup.find_all("math")) == len(written) >= 20
+    assert soup.html["lang"] and soup.title.text.strip() == soup.h1.find(string=True).strip()
+    inner = {a["href"][1:] for a in soup.find_all("a", href=re.compile("^#"))}
+    assert len(inner) > 15 and inner <= {element["id"] for element in soup.find_all(id=True)}
