@@ -3,11 +3,6 @@
 One server on loopback answers for everything: plain HTTP for the services of a workspace, and
 as HTTPS proxy for the hosts with fixed names (Resource Manager, blob storage). Through the proxy
 no request can leave the machine. What arrives is kept in plain lists and dictionaries.
-
-    with AzureStandin(folder) as azure:
-        azure.faults["metrics"] = "500"
-        subprocess.run(..., env={**os.environ, **azure.job(folder)})
-        azure.metrics["validation_mean"]  # [(step, value), ...]
 """
 
 import base64
@@ -34,7 +29,6 @@ SUBSCRIPTION, EXPERIMENT, WORKSPACE_ID = (str(uuid.UUID(int=number)) for number 
 PROVIDER = "providers/Microsoft.MachineLearningServices/workspaces/standin"
 SCOPE = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/group/{PROVIDER}"
 SERVICES = {"metrics": "/metric/", "artifacts": "/artifact/", "history": "/history/"}
-FAULTY = (*SERVICES, "blob")
 ROUTES = []
 
 
@@ -70,7 +64,7 @@ def certificate(folder):
 class AzureStandin:
     """The services of one workspace; `with` starts and stops them.
 
-    `faults` maps a service of `FAULTY` to "drop" (the connection), "hang" or a status.
+    `faults` maps one of `SERVICES`, or blob, to "drop" (the connection), "hang" or a status.
     """
 
     def __init__(self, folder):
@@ -108,8 +102,6 @@ class AzureStandin:
             self.unknown.append((request.method, request.path))
             return 404, error("NotFound")
 
-    # --- what a client needs ---------------------------------------------------------------
-
     def elsewhere(self, home):
         """Environment variables of a machine without Azure ML; `home` is an empty folder."""
         proxy = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), self.url)
@@ -133,8 +125,6 @@ class AzureStandin:
         (home / "config.json").write_text(json.dumps(config))
         sign_in = {"MSI_ENDPOINT": f"{self.url}/msi/token", "MSI_SECRET": "local"}
         return {**self.elsewhere(home), **sign_in}
-
-    # --- sign-in and Resource Manager ------------------------------------------------------
 
     @route("POST", "/msi/token")
     def sign_in(self, request):
@@ -160,8 +150,6 @@ class AzureStandin:
         names = ("api", "experimentation", "history", "hyperdrive", "modelmanagement", "studio")
         return 200, dict.fromkeys(names, self.url)
 
-    # --- run history -----------------------------------------------------------------------
-
     @route("GET", r"/history/.*/experimentids/[^/]+()")
     @route("GET", r"/history/.*/experiments/([^/]+)")
     @route("POST", r"/history/.*/experiments/([^/]+)")
@@ -186,13 +174,6 @@ class AzureStandin:
         if request.body:
             self.status.append(json.loads(request.body)["name"].rsplit(".", 1)[1])
         return 200, None
-
-    @route("GET", r"/history/.*/runs/[^/]+/token")
-    def new_token(self, _):
-        until = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
-        return 200, {"token": token(), "expiryTimeUtc": until.isoformat()}
-
-    # --- metrics and files -----------------------------------------------------------------
 
     @route("POST", r"/metric/.*/runs/[^/]+/batch")
     def log_batch(self, request):
@@ -261,8 +242,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def respond(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if "chunked" in self.headers.get("Transfer-Encoding", ""):
-            body = b"".join(iter(self.chunk, b""))
         path, method = unquote(urlsplit(self.path).path), self.command
         request = SimpleNamespace(method=method, host=self.host, path=path, body=body)
         status, content = self.azure.answer(request)
@@ -282,10 +261,5 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if method != "HEAD":
             self.wfile.write(content)
-
-    def chunk(self):
-        data = self.rfile.read(int(self.rfile.readline(), 16))
-        self.rfile.readline()
-        return data
 
     do_GET = do_POST = do_PUT = do_PATCH = do_HEAD = respond  # noqa: N815

@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
-from azure_standin import FAULTY, AzureStandin
+from conftest import AzureStandin
 from joblib.externals.loky import ProcessPoolExecutor
 
 import load_definitions as loader
 
-pytest.importorskip("azureml.core", reason="azureml-core does not exist for this Python")
 multiprocessing.set_forkserver_preload(["torch", "joblib", "matplotlib.figure", "IPython"])
 PROCESSES = multiprocessing.get_context("forkserver")
 FILES = {"model.pt": b"some weights", "metrics.json": b"{}", "agent.png": b"a picture"}
+SERVICES = ("metrics", "artifacts", "history", "blob")
 NUMBERS = {"greedy_mean": 490.5, "greedy_min": 310.0, "steadiness": 0.75}
 
 
@@ -42,6 +42,7 @@ def send(environment, folder, answer, patient):
 
 def sent(place, folder, **faults):
     """What the notebook says after sending at a place with these faults, and the stand-in."""
+    pytest.importorskip("azureml.core", reason="azureml-core does not exist for this Python")
     folder.mkdir()
     with AzureStandin(folder) as azure:
         azure.faults.update(faults)
@@ -60,55 +61,37 @@ def sent(place, folder, **faults):
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory):
-    """What is said when all goes well, and the stand-ins of a job and of a compute instance."""
-    folder = tmp_path_factory.mktemp("well")
-    found = {place: sent(place, folder / place) for place in ("job", "instance")}
-    (line,) = {line for line, _ in found.values()}
-    return SimpleNamespace(line=line, **{place: azure for place, (_, azure) in found.items()})
+def well(tmp_path_factory):
+    """What is said on a compute instance when all goes well, and the stand-in."""
+    return sent("instance", tmp_path_factory.mktemp("well") / "instance")
 
 
 @pytest.mark.xdist_group("azure")
-@pytest.mark.parametrize("place", ["job", "instance"])
-def test_settings_curve_and_numbers_arrive(everything, lesson, place):
-    azure = getattr(everything, place)
-    assert azure.metrics == {
-        "validation_mean": [(250, 20.0), (500, 480.0)],
-        "validation_area": [(None, 250.0)],
-        **{name: [(None, value)] for name, value in NUMBERS.items()},
-    }
+def test_an_instance_gets_a_new_run_with_everything_that_is_completed(well, lesson):
+    _, azure = well
+    curve = {"validation_mean": [(250, 20.0), (500, 480.0)], "validation_area": [(None, 250.0)]}
+    assert azure.metrics == {**curve, **{n: [(None, value)] for n, value in NUMBERS.items()}}
     assert set(azure.tags) >= set(vars(lesson.settings))
     assert azure.tags["SEED"] == "7" and azure.tags["GAMMA"] == "0.99"
-
-
-@pytest.mark.xdist_group("azure")
-def test_a_job_is_flushed_but_not_completed_and_uploads_its_outputs_itself(everything):
-    assert everything.job.status == [] and everything.job.artifacts == {}
-
-
-@pytest.mark.xdist_group("azure")
-def test_an_instance_gets_a_new_run_with_all_files_that_is_completed(everything):
-    azure = everything.instance
     assert azure.status == ["Start", "Completed"] and azure.experiments == ["dqn-cartpole"]
     assert azure.artifacts == {f"outputs/{name}": content for name, content in FILES.items()}
 
 
 FEW = [("job", "metrics", "hang"), ("instance", "artifacts", "500")]
 FEW += [("job", "history", "drop"), ("instance", "blob", "hang")]
-KINDS = ("drop", "500", "hang")
-ALL = [(p, s, k) for p in ("job", "instance") for s in FAULTY for k in KINDS]
-ALL = [case for case in ALL if case[0] == "instance" or case[1] in ("metrics", "history")]
+PLACES = [("instance", s) for s in SERVICES] + [("job", "metrics"), ("job", "history")]
+ALL = [(*place, kind) for place in PLACES for kind in ("drop", "500", "hang")]
 
 
 @pytest.mark.xdist_group("azure")
 @pytest.mark.timeout(550)
 @pytest.mark.parametrize("cases", [FEW, pytest.param(ALL, marks=pytest.mark.full)], ids=len)
-def test_a_fault_costs_a_line_and_not_what_other_services_keep(everything, tmp_path, cases):
+def test_a_fault_costs_a_line_and_not_what_other_services_keep(well, tmp_path, cases):
     with ThreadPoolExecutor(6) as pool:
         found = pool.map(lambda c: sent(c[0], tmp_path / "-".join(c), **{c[1]: c[2]}), cases)
         for case, (line, azure) in zip(cases, found, strict=True):
             place, service, kind = case
-            assert line and line != everything.line and "\n" not in line, case
+            assert line and line != well[0] and "\n" not in line, case
             if service == "history":
                 assert "everything" in line and azure.metrics == {}, case
             elif kind != "hang":  # what comes after it may be lost, and is named
@@ -117,9 +100,6 @@ def test_a_fault_costs_a_line_and_not_what_other_services_keep(everything, tmp_p
                 completes = service != "metrics"  # the client needs them for that
                 status = ["Start", "Completed"][: 1 + completes] if place == "instance" else []
                 assert azure.status == status, case
-
-
-# --- when anything is sent -----------------------------------------------------------------
 
 
 def decision(names):
@@ -134,30 +114,38 @@ def decision(names):
     return bool(calls)
 
 
-@pytest.mark.parametrize(
-    "job,config,instance,tracking,sends",
-    [
-        (False, False, False, "auto", False),
-        (False, True, False, "auto", False),
-        (False, False, True, "auto", False),
-        (False, True, True, "auto", True),
-        (False, True, False, "azureml", True),
-        (True, False, False, "auto", True),
-        (True, False, False, "azureml", True),
-        (True, True, True, "off", False),
-    ],
-)
-def test_results_are_sent_where_place_and_setting_ask_for_it(
-    tmp_path, monkeypatch, capsys, job, config, instance, tracking, sends
-):
-    monkeypatch.chdir(tmp_path)
-    for name, here in (("AZUREML_RUN_ID", job), ("MSI_ENDPOINT", instance)):
-        monkeypatch.delenv(name, raising=False)
-        if here:
-            monkeypatch.setenv(name, "something")
-    if config:
-        (tmp_path / "config.json").write_text("{}")
-    names = loader.load(TRACKING=tracking, DEVICE="cpu", OUTPUT_DIR="some-folder")
-    assert decision(names) is sends
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1 and "some-folder" in said and ("some words" in said) is sends
+DECISIONS = {  # where we are and what TRACKING says, whether results are sent; None: refused
+    "": False,
+    "config": False,
+    "instance": False,
+    "config instance": True,
+    "config azureml": True,
+    "job": True,
+    "job azureml": True,
+    "job config instance off": False,
+    "instance azureml": None,
+}
+
+
+@pytest.mark.parametrize("place,sends", DECISIONS.items())
+def test_place_and_setting_decide_what_is_sent(tmp_path, monkeypatch, capsys, place, sends):
+    inside, config = tmp_path / "home" / "notebooks", tmp_path / ".azureml" / "config.json"
+    for folder in (inside, config.parent):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    for name, mark in (("AZUREML_RUN_ID", "job"), ("MSI_ENDPOINT", "instance")):
+        monkeypatch.setenv(name, "something")
+        if mark not in place.split():
+            monkeypatch.delenv(name)
+    if "config" in place.split():
+        config.write_text("{}")
+    tracking = (place.split() or [""])[-1]
+    parameters = {"TRACKING": tracking if tracking in ("off", "azureml") else "auto"}
+    parameters |= {"DEVICE": "cpu", "OUTPUT_DIR": "some-folder"}
+    if sends is None:
+        with pytest.raises(ValueError, match="TRACKING.*azureml"):
+            loader.load(**parameters)
+    else:
+        assert decision(loader.load(**parameters)) is sends
+        said = capsys.readouterr().out
+        assert said.count("\n") == 1 and "some-folder" in said and ("some words" in said) is sends

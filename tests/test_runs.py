@@ -1,5 +1,6 @@
 """Whole runs that many tests look at: as a job, as a bare file, and in one kernel."""
 
+import contextlib
 import io
 import json
 import re
@@ -9,55 +10,43 @@ from types import SimpleNamespace
 import nbformat
 import numpy as np
 import pytest
-from azure_standin import AzureStandin
-from conftest import check_outputs, code_cells, edited, execute, papermill, text_of
+from conftest import AzureStandin, check_outputs, code_cells, edited, execute, papermill, text_of
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 import load_definitions as loader
 
-NUMBERS = "episodes env_steps gradient_steps solved_at_step greedy_episodes seed"
-NUMBERS += " train_seconds solved_at_seconds steadiness greedy_mean greedy_min"
-KEYS = {"solved", "device", "gym_version", "numpy_version", "torch_version", *NUMBERS.split()}
+COUNTS = "seed episodes env_steps gradient_steps greedy_episodes"
+NUMBERS = f"{COUNTS} train_seconds steadiness greedy_mean greedy_min solved_at_step"
+TEXTS = "device gym_version numpy_version torch_version"
+KEYS = {"solved", "solved_at_seconds", *NUMBERS.split(), *TEXTS.split()}
 PICTURES = {"agent.png", "collapse_and_cure.png", "learning_curve.png"}
 SHORT = {"SEED": 3, "MAX_STEPS": 600, "EVAL_EVERY": 100}
 
 
 def results(folder):
-    """The files of a run: metrics, the rows of both tables, names."""
-
-    def rows(name):
-        header, *lines = (folder / name).read_text().splitlines()
-        return header, [tuple(map(float, line.split(","))) for line in lines]
-
-    def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
-
-    metrics = json.loads((folder / "metrics.json").read_text(), parse_constant=refuse)
-    curves = {name: rows(f"{name}.csv") for name in ("durations", "evaluations")}
-    return SimpleNamespace(metrics=metrics, names={p.name for p in folder.iterdir()}, **curves)
-
-
-def table(notebook, first):
-    """The last table in the outputs with a row that begins so, as rows of texts by their first."""
-    for cell in reversed(code_cells(notebook)):
-        rows = re.findall(r"^\| (.+) \|$", text_of(cell), re.M)
-        if any(row.startswith(first) for row in rows):
-            return {row.split(" | ")[0]: row.split(" | ")[1:] for row in rows}
-    raise AssertionError(first)
-
-
-# --- as a job ------------------------------------------------------------------------------
+    """The files of a run: metrics without NaN, the rows of both tables, names."""
+    metrics = json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)
+    found = SimpleNamespace(metrics=metrics, names={path.name for path in folder.iterdir()})
+    for name, header in (
+        ("durations", "episode,steps,duration"),
+        ("evaluations", "steps,mean,worst"),
+    ):
+        first, *lines = (folder / f"{name}.csv").read_text().splitlines()
+        assert first == header
+        setattr(found, name, [tuple(map(float, line.split(","))) for line in lines])
+    return found
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    """A headless run as an Azure ML job, in a home folder with a telltale name."""
+    """A headless run, as an Azure ML job where possible, in a home with a telltale name."""
     home = tmp_path_factory.mktemp("home") / "telltale-name"
     home.mkdir()
-    with AzureStandin(home) as azure:
-        environment = {**azure.job(home), "USER": "telltale-name", "LOGNAME": "telltale-name"}
+    with AzureStandin(home) if AzureStandin else contextlib.nullcontext() as azure:
+        environment = azure.job(home) if azure else {"HOME": str(home)}
+        environment |= {"USER": "telltale-name", "LOGNAME": "telltale-name"}
         done = papermill(home, {**SHORT, "COMPARE_SEEDS": 1, "DEVICE": "cpu"}, **environment)
     assert done.code == 0, done.text[-3000:]
     notebook = nbformat.read(done.executed, as_version=4)
@@ -78,15 +67,12 @@ def test_a_job_runs_through_without_noise_or_a_trace_of_its_machine(job):
 
 @JOB
 def test_the_files_of_a_run_agree_with_each_other(job):
-    m, (header, durations) = job.metrics, job.durations
+    m, durations, evaluations = job.metrics, job.durations, job.evaluations
     assert set(m) == KEYS and type(m["solved"]) is bool and m["device"] == "cpu"
-    assert all(isinstance(m[name], int | float | None) for name in NUMBERS.split())
-    assert header == "episode,steps,duration"
+    assert all(type(m[name]) is int for name in COUNTS.split())
     assert [int(row[0]) for row in durations] == list(range(1, m["episodes"] + 1))
     assert np.array_equal(np.cumsum([row[2] for row in durations]), [row[1] for row in durations])
     assert (m["seed"], m["env_steps"], m["greedy_episodes"]) == (3, 600, 100)
-    header, evaluations = job.evaluations
-    assert header == "steps,mean,worst"
     assert [row[0] for row in evaluations] == [100, 200, 300, 400, 500, 600]
     passes = [row[0] for row in evaluations if row[1] >= 475]
     assert m["solved_at_step"] == (passes[0] if passes else None)
@@ -98,8 +84,8 @@ def test_the_files_of_a_run_agree_with_each_other(job):
 @JOB
 def test_the_final_agent_is_that_of_the_settings_and_is_saved_as_scored(job, lesson):
     again = lesson.train(lesson.changed(lesson.settings, **SHORT))
-    assert [row[1:] for row in job.durations[1]] == again.durations
-    assert job.evaluations[1] == [e[:3] for e in again.evaluations]
+    assert [row[1:] for row in job.durations] == again.durations
+    assert job.evaluations == [e[:3] for e in again.evaluations]
     assert job.metrics["gradient_steps"] == len(again.losses)
     net, settings = lesson.load_agent(job.folder / "model.pt")
     assert (settings.SEED, settings.MAX_STEPS, settings.MIRROR) == (3, 600, True)
@@ -112,43 +98,31 @@ def test_the_final_agent_is_that_of_the_settings_and_is_saved_as_scored(job, les
 
 
 @JOB
-def test_all_policies_are_scored_on_the_held_out_starts(job, lesson):
-    rules = {
-        "rule: lean": lambda states: states[:, 2] > 0,
-        "rule: about to fall": lambda states: states[:, 2] + states[:, 3] > 0,
-    }
-    rows = table(job.notebook, "final agent")
-    for name, rule in rules.items():
+def test_rules_and_agents_are_scored_on_the_held_out_starts(job, lesson):
+    def leans(states):
+        return states[:, 2] > 0
+
+    def falls(states):
+        return states[:, 2] + states[:, 3] > 0
+
+    said = "\n".join(text_of(cell) for cell in code_cells(job.notebook))
+    for name, rule in (("rule: lean", leans), ("rule: about to fall", falls)):
         returns = lesson.evaluate(rule, lesson.HELD_OUT_STARTS)
-        assert float(rows[name][0]) == round(returns.mean(), 1), name
-        assert float(rows[name][-1]) == returns.min(), name
-    assert 15 < float(rows["random pushes"][0]) < 30
-    assert float(rows["final agent"][0]) == round(job.metrics["greedy_mean"], 1)
+        rows = re.findall(rf"^\| {name} \| ([\d.]+) \|.* (\d+) \|$", said, re.M)
+        assert len(rows) == 2 and set(rows) == {(f"{returns.mean():.1f}", f"{returns.min():.0f}")}
+    assert f"| final agent | {job.metrics['greedy_mean']:.1f} |" in said
 
 
 @JOB
 def test_the_job_got_what_the_files_say(job):
-    azure = job.azure
+    azure = job.azure or pytest.skip("azureml-core does not exist for this Python")
     assert azure.status == [] and azure.unknown == [] and azure.artifacts == {}
-    curve = [(int(step), mean) for step, mean, _ in job.evaluations[1]]
+    curve = [(int(step), mean) for step, mean, _ in job.evaluations]
     assert sorted(azure.metrics["validation_mean"]) == curve
     area = np.mean([mean for _, mean in curve])
     assert azure.metrics["validation_area"] == [(None, pytest.approx(area))]
     assert azure.metrics["greedy_mean"] == [(None, job.metrics["greedy_mean"])]
     assert azure.tags["SEED"] == "3" and azure.tags["MAX_STEPS"] == "600"
-
-
-@JOB
-def test_a_live_plot_leaves_one_finished_picture(job):
-    cells = [cell for cell in code_cells(job.notebook) if "show=live_plot())" in cell.source]
-    trained = [cell for cell in cells if "exercise" not in cell.metadata.get("tags", [])]
-    assert len(trained) >= 4
-    for cell in trained:
-        pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
-        assert len(pictures) == 1 and not any("Training" in str(o) for o in cell.outputs)
-
-
-# --- as a bare file ------------------------------------------------------------------------
 
 
 @pytest.mark.xdist_group("bare")
@@ -171,10 +145,8 @@ def test_the_file_alone_runs_where_its_readers_are(lesson, tmp_path):
     assert found.names >= PICTURES and found.metrics["gym_version"] == "gym 0.25.0"
     assert sys.version_info >= (3, 13) or found.metrics["numpy_version"].startswith("1.26.")
     again = lesson.train(lesson.changed(lesson.settings, **SHORT))
-    assert [row[1:] for row in found.durations[1]] == again.durations
+    assert [row[1:] for row in found.durations] == again.durations
 
-
-# --- in one kernel -------------------------------------------------------------------------
 
 INTERRUPTED = """
 import signal
