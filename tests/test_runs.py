@@ -54,10 +54,6 @@ def job(tmp_path_factory):
     return SimpleNamespace(azure=azure, notebook=notebook, folder=done.outputs, **vars(found))
 
 
-JOB = pytest.mark.xdist_group("job")
-
-
-@JOB
 def test_a_job_runs_through_without_noise_or_a_trace_of_its_machine(job):
     check_outputs(job.notebook)
     assert job.names == {"metrics.json", "durations.csv", "evaluations.csv", "model.pt", *PICTURES}
@@ -65,7 +61,6 @@ def test_a_job_runs_through_without_noise_or_a_trace_of_its_machine(job):
         assert b"telltale" not in file.read_bytes(), file.name
 
 
-@JOB
 def test_the_files_of_a_run_agree_with_each_other(job):
     m, durations, evaluations = job.metrics, job.durations, job.evaluations
     assert set(m) == KEYS and type(m["solved"]) is bool and m["device"] == "cpu"
@@ -81,7 +76,6 @@ def test_the_files_of_a_run_agree_with_each_other(job):
     assert m["solved"] is (bool(passes) and m["greedy_mean"] >= 475)
 
 
-@JOB
 def test_the_final_agent_is_that_of_the_settings_and_is_saved_as_scored(job, lesson):
     again = lesson.train(lesson.changed(lesson.settings, **SHORT))
     assert [row[1:] for row in job.durations] == again.durations
@@ -97,7 +91,6 @@ def test_the_final_agent_is_that_of_the_settings_and_is_saved_as_scored(job, les
     assert agent.n_frames == Image.open(io.BytesIO(film.data)).n_frames == 1 + steps // 8
 
 
-@JOB
 def test_rules_and_agents_are_scored_on_the_held_out_starts(job, lesson):
     def leans(states):
         return states[:, 2] > 0
@@ -113,7 +106,6 @@ def test_rules_and_agents_are_scored_on_the_held_out_starts(job, lesson):
     assert f"| final agent | {job.metrics['greedy_mean']:.1f} |" in said
 
 
-@JOB
 def test_the_job_got_what_the_files_say(job):
     azure = job.azure or pytest.skip("azureml-core does not exist for this Python")
     assert azure.status == [] and azure.unknown == [] and azure.artifacts == {}
@@ -125,7 +117,6 @@ def test_the_job_got_what_the_files_say(job):
     assert azure.tags["SEED"] == "3" and azure.tags["MAX_STEPS"] == "600"
 
 
-@pytest.mark.xdist_group("bare")
 def test_the_file_alone_runs_where_its_readers_are(lesson, tmp_path):
     """Edited by hand, in an empty folder; gym 0.25, NumPy 1.26, no azureml-core, no pygame."""
     folder, hidden = tmp_path / "alone", tmp_path / "hidden"
@@ -162,7 +153,6 @@ def live_plot():
 """
 
 
-@pytest.mark.xdist_group("kernel")
 def test_every_cell_may_be_run_twice_and_training_interrupted(tmp_path):
     notebook = edited(MAX_STEPS=300, EVAL_EVERY=100, COMPARE_SEEDS=0, TRACKING="off")
     where = {"metadata": {"path": str(tmp_path)}}
