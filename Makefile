@@ -9,7 +9,7 @@ OVERLAY := $(BIN)/python -m pip install --quiet --no-deps --build-constraint con
 NOTEBOOK := notebooks/dqn_cartpole.ipynb
 EXECUTED := outputs/dqn_cartpole.ipynb
 PAGE := outputs/dqn_cartpole.html
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: run html notebook test test-full lint browser bench bench-full format lock clean
 

@@ -104,6 +104,9 @@ def test_rules_and_agents_are_scored_on_the_held_out_starts(job, lesson):
         rows = re.findall(rf"^\| {name} \| ([\d.]+) \|.* (\d+) \|$", said, re.M)
         assert len(rows) == 2 and set(rows) == {(f"{returns.mean():.1f}", f"{returns.min():.0f}")}
     assert f"| final agent | {job.metrics['greedy_mean']:.1f} |" in said
+    plain = lesson.changed(lesson.settings, **SHORT, TARGET_EPSILON=0.0, MIRROR=False)
+    returns = lesson.evaluate(lesson.greedy(lesson.train(plain).policy_net), lesson.HELD_OUT_STARTS)
+    assert re.search(rf"\| plain DQN \| {returns.mean():.1f} \| .* \| {returns.min():.0f} \|", said)
 
 
 def test_the_job_got_what_the_files_say(job):
@@ -168,9 +171,9 @@ def test_every_cell_may_be_run_twice_and_training_interrupted(tmp_path):
         for index, cell in enumerate(list(notebook.cells)):
             for _ in range(2 if cell.cell_type == "code" else 0):
                 client.execute_cell(cell, index)
-        (index,) = [
-            i for i, c in enumerate(notebook.cells) if c.source.startswith("final = train(")
-        ]
+        assert run("print({image.origin for ax in axes for image in ax.images})") == "{'lower'}\n"
+        starts = [cell.source[:14] for cell in notebook.cells]
+        index = starts.index("final = train(")
         cell = notebook.cells[index]
         run(INTERRUPTED)
         with pytest.raises(CellExecutionError, match="KeyboardInterrupt"):
@@ -180,6 +183,5 @@ def test_every_cell_may_be_run_twice_and_training_interrupted(tmp_path):
         run("live_plot = whole_plot")
         client.execute_cell(cell, index)
         assert [output.output_type for output in cell.outputs[:1]] == ["display_data"]
-        assert (
-            run("print(final.steps, final.durations == train(settings).durations)") == "300 True\n"
-        )
+        same = run("print(final.steps, final.durations == train(settings).durations)")
+        assert same == "300 True\n"
