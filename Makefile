@@ -71,14 +71,13 @@ clean:
 	touch $@
 
 # Other versions for the tests, each in a folder that a test puts before the others. NumPy 1.26 has
-# no wheel for Python 3.13. Beside Gymnasium there must seem to be no gym.
+# no wheel for Python 3.13.
 .venv/test.stamp: .venv/run.stamp requirements-dev.txt
 	$(BIN)/python -m pip install -r requirements-dev.txt $(LOCKED)
 	rm -rf .overlays
 	$(OVERLAY)/gym-0.25.0 gym==0.25.0
 	case $(VERSION) in 3.10|3.11|3.12) $(OVERLAY)/numpy-1.26 numpy==1.26.4;; esac
 	$(OVERLAY)/gymnasium gymnasium farama-notifications -c constraints.txt
-	echo 'raise ModuleNotFoundError("No module named '"'gym'"'", name="gym")' > .overlays/gymnasium/gym.py
 	touch $@
 
 .venv-bench/run.stamp: .venv/python-$(VERSION) benchmarks/requirements.txt requirements.txt constraints.txt

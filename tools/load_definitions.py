@@ -4,7 +4,6 @@ import ast
 import contextlib
 import io
 import json
-import linecache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,9 +45,7 @@ def load(path=NOTEBOOK, **parameters):
             tree, before = ast.parse(cell["source"]), set(names)
             if not {"parameters", "definition"} & set(tags(cell)):
                 tree.body = [node for node in tree.body if isinstance(node, DEFINITIONS)]
-            place, source = f"<{path}, cell {index}>", cell["source"]  # for inspect.getsource
-            linecache.cache[place] = (len(source), None, source.splitlines(True), place)
-            exec(compile(tree, place, "exec"), names)
+            exec(compile(tree, f"<{path}, cell {index}>", "exec"), names)
             names["display"] = _no_display  # the imports bring the real one
             if "parameters" in tags(cell):
                 if unknown := set(parameters) - (set(names) - before):
