@@ -83,30 +83,17 @@ def check_outputs(notebook):
 def execute(command, cwd, drop=(), limit=280, **environment):
     """Run a command; return its exit code and its output as text without colours."""
     kept = {name: value for name, value in os.environ.items() if name not in drop}
-    result = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**kept, **environment},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=limit,
-    )
+    options = {"cwd": cwd, "env": {**kept, **environment}, "text": True, "timeout": limit}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    result = subprocess.run([str(part) for part in command], **options, **streams)
     return SimpleNamespace(code=result.returncode, text=result.stdout)
 
 
 def papermill(folder, parameters, **options):
     """Execute the notebook with papermill; return code, text and the executed file."""
     given = [part for name, value in parameters.items() for part in ("-p", name, value)]
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        "--no-progress-bar",
-        loader.NOTEBOOK,
-        "executed.ipynb",
-    ]
-    done = execute([*command, *given], folder, **options)
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", loader.NOTEBOOK]
+    done = execute([*command, "executed.ipynb", *given], folder, **options)
     done.outputs, done.executed = folder / "outputs", folder / "executed.ipynb"
     return done
 

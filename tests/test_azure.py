@@ -95,11 +95,9 @@ def test_a_fault_costs_a_line_and_not_what_other_services_keep(well, tmp_path, c
             elif kind != "hang":  # what comes after it may be lost, and is named
                 assert ("metrics" if service == "metrics" else "files") in line, (case, line)
                 assert bool(azure.metrics) is (service != "metrics"), case
-                completes = service != "metrics"  # the client needs them for that
-                status = ["Start", "Completed"][: 1 + completes] if place == "instance" else []
-                if service == "metrics":  # completed or not, as the client's retries go
-                    azure.status = azure.status[:1]
-                assert azure.status == status, case
+                status = ["Start", "Completed"] if place == "instance" else []
+                least = 1 if service == "metrics" else 2  # without them it is up to the client
+                assert azure.status in (status, status[:least]), case
 
 
 def decision(names):

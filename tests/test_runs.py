@@ -29,10 +29,8 @@ def results(folder):
     """The files of a run: metrics without NaN, the rows of both tables, names."""
     metrics = json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)
     found = SimpleNamespace(metrics=metrics, names={path.name for path in folder.iterdir()})
-    for name, header in (
-        ("durations", "episode,steps,duration"),
-        ("evaluations", "steps,mean,worst"),
-    ):
+    headers = {"durations": "episode,steps,duration", "evaluations": "steps,mean,worst"}
+    for name, header in headers.items():
         first, *lines = (folder / f"{name}.csv").read_text().splitlines()
         assert first == header
         setattr(found, name, [tuple(map(float, line.split(","))) for line in lines])
