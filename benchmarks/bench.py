@@ -1,15 +1,14 @@
 """Measure all that benchmarks/README.md shows: python benchmarks/bench.py [--quick] [--jobs 2]
 
 Every finished run is saved at once in results/NAME.jsonl; started again, this goes on from there.
-Timed runs have a process of their own, one at a time, the implementations in turn, so that a
-machine that slows down hits all alike. The other runs go several at a time (--jobs).
+First the step against its floor, alone; then all runs, --jobs at a time with one thread each, the
+implementations in turn, so that a machine that slows down hits all alike.
 """
 
 import argparse
 import contextlib
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -84,7 +83,9 @@ def do(job):
 
 
 def do_apart(job):
-    """Do one job in a process of its own; return the job and what came of it, None if it fails."""
+    """Do one job, a timed one in a new process; return it and what came of it, None if it fails."""
+    if "changes" in job:
+        return do(job)
     command, threads = [sys.executable, __file__, "--one", json.dumps(job)], os.environ | THREADS
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=threads)
     if done.returncode == 0:
@@ -93,30 +94,27 @@ def do_apart(job):
 
 
 def plan(quick):
-    """Return three lists of jobs, in the order in which they are done."""
+    """Return the jobs, in the order in which they are done, with the budgets of both kinds."""
     seeds, budget, steps, blocks = (2, 3_000, 2_000, 60) if quick else (10, 50_000, 10_000, 400)
-    timed = [{"blocks": blocks}] + [
-        {"name": name, "seed": seed, "steps": budget}
-        for seed in range(seeds)
-        for name in CONTESTANTS
-    ]
-    varied = [
-        {"changes": changes, "seed": seed, "steps": 2 * steps if "env_id" in changes else steps}
-        for seed in range(1 if quick else seeds)
-        for many in report.SETTINGS["variants"].values()
-        for changes in many.values()
-    ]
-    others = range(seeds, seeds if quick else 100)
-    return timed, varied, [{"name": "notebook", "seed": seed, "steps": steps} for seed in others]
+    variants = [v for part in report.SETTINGS["variants"].values() for v in part.values()]
+    jobs = [{"blocks": blocks}]
+    for seed in range(seeds):
+        jobs += [{"name": name, "seed": seed, "steps": budget} for name in CONTESTANTS]
+        for changes in () if quick and seed else variants:
+            many = 2 * steps if "env_id" in changes else steps
+            jobs.append({"changes": changes, "seed": seed, "steps": many})
+        others = () if quick else range(seeds + seed, 100, seeds)
+        jobs += [{"name": "notebook", "seed": other, "steps": steps} for other in others]
+    return {json.dumps(job): job for job in jobs}, budget, steps
 
 
-def saved(path, groups, constants):
+def saved(path, jobs, constants):
     """Return the runs of these jobs that a file has, made with the same constants, by job."""
-    wanted, runs = {json.dumps(job) for group in groups for job in group}, {}
+    runs = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):  # cut off in the middle
             run = json.loads(line)
-            if run["constants"] == constants and json.dumps(run["job"]) in wanted:
+            if run["constants"] == constants and json.dumps(run["job"]) in jobs:
                 runs[json.dumps(run["job"])] = run
     return runs
 
@@ -154,15 +152,14 @@ def results_of(runs, constants):
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("model name\t: ")[2]
     machine = {"processor": info.partition("\n")[0], "cores": os.cpu_count()}
     machine |= {d.name: d.version for d in distributions() if d.name in PACKAGES}
-    machine["python"] = platform.python_version()
+    machine["python"] = sys.version.split()[0]
     floors = [run for run in runs if "blocks" in run["job"]]
     results = {"machine": machine, "constants": constants, "floor": (floors or [None])[0]}
     named = {name: [r for r in runs if r["job"].get("name") == name] for name in CONTESTANTS}
     named = {name: mine for name, mine in named.items() if mine}
     results["summary"] = {name: summarise(mine) for name, mine in named.items()}
-    others = {name: mine for name, mine in named.items() if name != "notebook"}
-    ratios = {name: ratio_of_medians(mine, named["notebook"]) for name, mine in others.items()}
-    results["time_ratios"] = ratios
+    own = named.pop("notebook", [])
+    results["time_ratios"] = {n: ratio_of_medians(mine, own) for n, mine in named.items() if own}
     for part, many in report.SETTINGS["variants"].items():
         results[part] = {label: {} for label in many}
         for label, changes in many.items():
@@ -176,25 +173,23 @@ def main():
     """Measure what is missing, then write the results and the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few seeds and steps; not tracked")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time where none is timed")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(do(arguments.one)))
         return
-    name, groups = "quick" if arguments.quick else "latest", plan(arguments.quick)
+    name = "quick" if arguments.quick else "latest"
+    jobs, budget, variant_steps = plan(arguments.quick)
     settings = load(DEVICE="cpu").settings
     constants = {key: getattr(settings, key) for key in CONSTANTS}
     path = HERE / "results" / f"{name}.jsonl"
-    path.parent.mkdir(exist_ok=True)
-    runs = saved(path, groups, constants)
+    runs = saved(path, jobs, constants)
+    todo = [job for text, job in jobs.items() if text not in runs]
     try:
-        for group in groups:
-            todo = {text: job for job in group if (text := json.dumps(job)) not in runs}.values()
-            alone = any("changes" not in job for job in todo)
-            n_jobs, one = (1, do_apart) if alone else (arguments.jobs, do)
-            pool = joblib.Parallel(n_jobs, return_as="generator_unordered")
-            for job, found in pool(joblib.delayed(one)(job) for job in todo):
+        for group in (todo[:1], todo[1:]):
+            pool = joblib.Parallel(arguments.jobs, return_as="generator_unordered")
+            for job, found in pool(joblib.delayed(do_apart)(job) for job in group):
                 if found:
                     run = runs[json.dumps(job)] = {"job": job, "constants": constants, **found}
                     with path.open("a", encoding="utf-8") as file:
@@ -202,7 +197,7 @@ def main():
                     found.pop("curve", None)
                     print(time.strftime("%H:%M:%S"), *job.values(), found, flush=True)
     finally:  # what there is, if it is interrupted too
-        results = {"budget": groups[0][-1]["steps"], "variant_steps": groups[1][0]["steps"]}
+        results = {"budget": budget, "variant_steps": variant_steps, "at_a_time": arguments.jobs}
         results |= results_of(list(runs.values()), constants)
         path.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
         report.write(name)

@@ -71,11 +71,11 @@ def draw(results, prefix):
     for (label, line), color, marker in zip(means.items(), (ORANGE, BLUE), "o^", strict=True):
         dose.plot(list(line), list(line.values()), color=color, marker=marker, label=label)
         gap.scatter([], [], color=color, marker=marker, label=label)
-    dose.set(xlabel="ε′, the part of the mean in the target", ylabel="evaluations that pass")
-    gap.set(xlabel="gap between the actions / error", ylabel="evaluations that pass", xscale="log")
-    dose.legend(frameon=False, loc="lower right")
-    gap.legend(frameon=False, loc="lower right")
+    dose.set(xlabel="ε′, the part of the mean in the target")
+    gap.set(xlabel="gap between the actions / error", xscale="log")
     for name, figure in found.items():
+        figure.axes[0].set_ylabel("evaluations that pass, second half")
+        figure.axes[0].legend(frameon=False, loc="lower right")
         figure.savefig(f"{prefix}-{name}.png", metadata={"Software": None})
 
 
