@@ -61,11 +61,8 @@ def text_of(cell):
 def pictures_of(notebook):
     """All pictures in a notebook's outputs: (base64 text, alternative text)."""
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
-    return [
-        (output.data["image/png"], output.metadata.get("image/png", {}).get("alt", ""))
-        for output in outputs
-        if "image/png" in output.get("data", {})
-    ]
+    shown = [output for output in outputs if "image/png" in output.get("data", {})]
+    return [(o.data["image/png"], o.metadata.get("image/png", {}).get("alt", "")) for o in shown]
 
 
 def check_outputs(notebook):

@@ -1,5 +1,7 @@
 """The files around the notebook agree with each other and with it; the HTML page stands alone."""
 
+import importlib
+import json
 import math
 import re
 import subprocess
@@ -78,6 +80,23 @@ def test_the_repository_is_small_and_names_no_machine():
     assert lines["README.md"] <= 130
     outside = [name for name in texts if not name.startswith("tests/")]
     assert [name for name in outside if MACHINE_PATH.search(texts[name])] == []
+
+
+def test_the_report_has_the_results_and_they_bear_out_what_the_lesson_says(lesson, monkeypatch):
+    folder = ROOT / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    results = json.loads((folder / "results" / "latest.json").read_text())
+    report, times = importlib.import_module("report").render(results), results["time_ratios"]
+    assert report == (folder / "README.md").read_text(encoding="utf-8")
+    solved = "{solved} of {seeds} seeds".format(**results["summary"]["notebook"])
+    others = [f"{times[name]['ratio']:.0f} times" for name in ("tutorial", "sb3", "sbx")]
+    assert [n for n in (solved, *others) if n not in (ROOT / "README.md").read_text()] == []
+    assert results["constants"].items() <= vars(lesson.settings).items()
+    held = {n: sum(v["held"]) / len(v["held"]) for n, v in results["added"].items()}
+    assert [name for name, share in held.items() if share > 0.9] == ["careful target, ε′ = 0.7"]
+    assert min(results["dose"]["1.0"]["held"]) > 0.9
+    plain, careful = (sum(v["held"]) for v in results["acrobot"].values())
+    assert careful < plain / 2
 
 
 @pytest.fixture(scope="module")
