@@ -83,9 +83,7 @@ def do(job):
 
 
 def do_apart(job):
-    """Do one job, a timed one in a new process; return it and what came of it, None if it fails."""
-    if "changes" in job:
-        return do(job)
+    """Do one job in a process of its own; return the job and what came of it, None if it fails."""
     command, threads = [sys.executable, __file__, "--one", json.dumps(job)], os.environ | THREADS
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=threads)
     if done.returncode == 0:
@@ -186,9 +184,10 @@ def main():
     runs = saved(path, jobs, constants)
     todo = [job for text, job in jobs.items() if text not in runs]
     try:
-        for group in (todo[:1], todo[1:]):
+        for group in (todo[:1], todo[1:]):  # the floor is the first, and nothing runs beside it
             pool = joblib.Parallel(arguments.jobs, return_as="generator_unordered")
-            for job, found in pool(joblib.delayed(do_apart)(job) for job in group):
+            calls = (joblib.delayed(do if "changes" in job else do_apart)(job) for job in group)
+            for job, found in pool(calls):
                 if found:
                     run = runs[json.dumps(job)] = {"job": job, "constants": constants, **found}
                     with path.open("a", encoding="utf-8") as file:
