@@ -1,63 +1,72 @@
-"""Give the committed notebook the outputs of a run: python tools/refresh_notebook.py RUN FOLDER"""
+"""Put the outputs and pictures of a run into the repository.
 
-import base64
+python -m tools.refresh_notebook EXECUTED_NOTEBOOK FOLDER_OF_PICTURES
+"""
+
 import hashlib
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
 
 import nbformat
 
-from load_definitions import NOTEBOOK, ROOT
+from tools.load_definitions import NOTEBOOK, ROOT
+
+PICTURES = ("agent.png", "collapse_and_cure.png")  # the README shows them
+METADATA = {
+    "kernelspec": {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    },
+    "language_info": {  # without a version, which would change with the machine
+        "name": "python",
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3",
+    },
+}
 
 
 def code_hash(cells):
-    """Return a hash of all code cells, which shows that outputs belong to them."""
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    """Return a hash of all code cells; it shows to which code outputs belong."""
+    sources = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def joined(outputs):
-    """Return outputs with printed text in one piece where the kernel sent it in several."""
+    """Return outputs with printed text in one piece where the kernel sent several."""
     whole = []
     for output in outputs:
-        if whole and output.get("name", 1) == whole[-1].get("name", 2):
+        is_text = output.output_type == "stream"
+        if is_text and whole and whole[-1].get("name") == output.name:
             whole[-1].text += output.text
         else:
             whole.append(output)
     return whole
 
 
-def attachments(source, folder):
-    """Return the pictures that a Markdown cell shows as attachments, read from `folder`."""
-    names = re.findall(r"\]\(attachment:([^)]+)\)", source)
-    pictures = {name: base64.b64encode((folder / name).read_bytes()) for name in names}
-    return {name: {"image/png": data.decode()} for name, data in pictures.items()}
+def refresh(executed, folder, notebook=NOTEBOOK, images=ROOT / "images"):
+    """Give `notebook` the outputs of `executed`, and `images` the pictures of the run.
 
-
-def refresh(executed, folder):
-    """Give the committed notebook the outputs of `executed` and the pictures in `folder`."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    run = nbformat.read(executed, as_version=4).cells
-    if code_hash(run) != code_hash(notebook.cells):
-        sys.exit(f"{executed} was not executed from the present {NOTEBOOK.relative_to(ROOT)}")
-    for cell, done in zip(notebook.cells, run, strict=True):
-        cell.metadata = {"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {}
+    Nothing is written if `executed` has other code than `notebook`.
+    """
+    node = nbformat.read(notebook, as_version=4)
+    run = nbformat.read(executed, as_version=4)
+    if code_hash(run.cells) != code_hash(node.cells):
+        sys.exit(f"{executed} was not executed from the present {notebook}")
+    for cell, done in zip(node.cells, run.cells, strict=True):
+        cell.metadata = {"tags": cell.metadata.tags} if "tags" in cell.metadata else {}
         if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = joined(done.outputs), done.execution_count
-        elif found := attachments(cell.source, folder):
-            cell.attachments = found
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-        "outputs_of_code": code_hash(notebook.cells),
-    }
-    nbformat.write(notebook, NOTEBOOK)
-    for name in ("agent.png", "collapse_and_cure.png"):  # for the README
-        shutil.copyfile(folder / name, ROOT / "images" / name)
+            cell.outputs = joined(done.outputs)
+            cell.execution_count = done.execution_count
+    node.metadata = {**METADATA, "outputs_of_code": code_hash(node.cells)}
+    nbformat.write(node, notebook)
+    for name in PICTURES:
+        shutil.copyfile(Path(folder) / name, Path(images) / name)
 
 
 if __name__ == "__main__":
-    refresh(Path(sys.argv[1]), Path(sys.argv[2]))
+    refresh(sys.argv[1], sys.argv[2])

@@ -1,0 +1,105 @@
+"""Helpers that several test files use."""
+
+import os
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import nbformat
+
+from tools import load_definitions as loader
+
+MACHINE_PATH = re.compile(
+    r"/(?:root|home|Users|tmp|var|opt|work|mnt)/[\w.-]+|[A-Z]:\\\\\w"
+)
+
+
+def prose(notebook):
+    """All Markdown of a notebook."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    return "\n\n".join(cell.source for cell in cells)
+
+
+def code_cells(notebook):
+    """The code cells of a notebook."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def text_of(cell):
+    """All text that a cell has put out: printed, tables, alternative texts."""
+    parts = []
+    for output in cell.get("outputs", []):
+        data = output.get("data", {})
+        parts.append(output.get("text", ""))
+        parts.append(data.get("text/markdown", ""))
+        parts.append(data.get("text/plain", ""))
+        parts.append(output.get("metadata", {}).get("image/png", {}).get("alt", ""))
+    return "\n".join(part for part in parts if part)
+
+
+def pictures_of(notebook):
+    """All pictures in a notebook's outputs: (base64 text, alternative text)."""
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    pictures = []
+    for output in outputs:
+        if "image/png" in output.get("data", {}):
+            alt = output.metadata.get("image/png", {}).get("alt", "")
+            pictures.append((output.data["image/png"], alt))
+    return pictures
+
+
+def check_outputs(notebook):
+    """Every code cell has run, in order, without an error or a machine's path."""
+    cells = code_cells(notebook)
+    counts = [cell.execution_count for cell in cells]
+    assert counts == list(range(1, len(cells) + 1))
+    for cell in cells:
+        kinds = [output.get("name", output.output_type) for output in cell.outputs]
+        assert not {"error", "stderr"} & set(kinds), (cell.source, text_of(cell))
+        assert not MACHINE_PATH.search(text_of(cell)), text_of(cell)
+    for _, alt in pictures_of(notebook):
+        assert len(alt.split()) >= 4
+
+
+def execute(command, cwd, drop=(), limit=280, **environment):
+    """Run a command; return its exit code and all that it wrote.
+
+    The names in `drop` are taken out of its environment, `environment` is added.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in drop}
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**kept, **environment},
+        encoding="utf-8",
+        timeout=limit,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    return SimpleNamespace(code=result.returncode, text=result.stdout)
+
+
+def papermill(folder, parameters, **options):
+    """Execute the notebook in `folder`; return code, text and the executed file."""
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3"]
+    command += [loader.NOTEBOOK, "executed.ipynb"]
+    for name, value in parameters.items():
+        command += ["-p", name, value]
+    done = execute(command, folder, **options)
+    done.outputs = folder / "outputs"
+    done.executed = folder / "executed.ipynb"
+    return done
+
+
+def edited(**parameters):
+    """The notebook, with its parameters cell edited as a person would."""
+    notebook = nbformat.read(loader.NOTEBOOK, as_version=4)
+    cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    (cell,) = cells
+    for name, value in parameters.items():
+        new = f"{name} = {value!r}  "
+        old = re.compile(rf"^{name} = [^#\n]*", re.M)
+        cell.source, count = old.subn(lambda _, new=new: new, cell.source)
+        assert count == 1, name
+    return notebook

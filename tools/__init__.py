@@ -1,0 +1,1 @@
+"""Tools around the notebook; run them from the root of the repository."""
