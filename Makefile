@@ -1,87 +1,131 @@
-# Two commands do everything: `make run` and `make test`. Both make the environment first.
-# Without PYTHON=, an environment that is there is used; another PYTHON makes a new one.
+# `make` lists what there is. Every target makes the environment first, in .venv.
+# PYTHON chooses another Python and makes the environment again with it:
+#   make run PYTHON=python3.12
+# PARAMETERS go to papermill and change the parameters cell of the notebook:
+#   make run PARAMETERS="-p SEED 7 -p MAX_STEPS 5000"
+# LAB goes to JupyterLab:
+#   make lab LAB="--no-browser --port 9000"
 PYTHON ?= $(if $(wildcard .venv/python-*),.venv/bin/python,python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-BIN := .venv/bin
-# Every version is that of the lock: of packages, of what they need, and of what builds them.
+PARAMETERS ?=
+LAB ?=
+# Programs are started by `python -m`, which still works when the folder is renamed.
+RUN := .venv/bin/python -m
+BENCH := .venv-bench/bin/python -m
+# The lock has the version of each package, of what it needs and of what builds it.
 LOCKED := -c constraints.txt --build-constraint constraints.txt
-OVERLAY := $(BIN)/python -m pip install --quiet --no-deps --build-constraint constraints.txt --target .overlays
+OVERLAY := $(RUN) pip install --quiet --no-deps --build-constraint constraints.txt
 NOTEBOOK := notebooks/dqn_cartpole.ipynb
 EXECUTED := outputs/dqn_cartpole.ipynb
 PAGE := outputs/dqn_cartpole.html
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(RUN) pytest -n logical --maxprocesses 8 --dist loadfile
+# Kernels of this environment come before those of the user.
+export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: run html notebook test test-full lint browser bench bench-full format lock clean
+.DEFAULT_GOAL := help
+.PHONY: help lab run html test test-full notebook format lint browser has-browser
+.PHONY: bench bench-full lock clean
 
-run: .venv/run.stamp  ## execute the notebook headless; results in outputs/
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+lab: .venv/lab.stamp  ## open the notebook in JupyterLab
+	$(RUN) jupyterlab $(LAB) $(NOTEBOOK)
+
+run: .venv/run.stamp  ## execute the notebook without a window; results in outputs/
 	mkdir -p outputs
-	$(BIN)/papermill $(NOTEBOOK) $(EXECUTED) $(PARAMETERS)
-	$(BIN)/python tools/export_html.py $(EXECUTED) $(PAGE)
-	@echo "Done. Read $(PAGE); the figures of the run are in outputs/metrics.json."
+	$(RUN) papermill -k python3 $(NOTEBOOK) $(EXECUTED) $(PARAMETERS)
+	$(RUN) tools.export_html $(EXECUTED) $(PAGE)
+	@echo "Done. Read $(PAGE); the numbers of the run are in outputs/metrics.json."
 
-notebook: run  ## refresh the committed outputs and pictures from a real run
-	$(BIN)/python tools/refresh_notebook.py $(EXECUTED) outputs
-
-html: .venv/run.stamp  ## export the committed notebook, without running it
+html: .venv/run.stamp  ## export the committed notebook as a page, without running it
 	mkdir -p outputs
-	$(BIN)/python tools/export_html.py $(NOTEBOOK) $(PAGE)
+	$(RUN) tools.export_html $(NOTEBOOK) $(PAGE)
 
-test: lint  ## lint and all tests that an ordinary change can break, in minutes
+test: lint  ## check style, and run all tests that take minutes
 	$(PYTEST) -m "not full"
 
-test-full: lint browser  ## everything: browser, versions, faults, full counts
+test-full: lint has-browser  ## run all tests; they need Chromium
 	$(PYTEST)
 
-lint: .venv/test.stamp
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+notebook: run  ## run, and put outputs and pictures into the repository
+	$(RUN) tools.refresh_notebook $(EXECUTED) outputs
 
-browser: .venv/test.stamp  ## Chromium for the browser tests, where there is none
-	@command -v chromium chromium-browser > /dev/null || \
+format: .venv/test.stamp  ## format Python files and the notebook
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+lint: .venv/test.stamp  ## check style
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+browser: .venv/test.stamp  ## install Chromium for the tests, by apt-get or Playwright
 	if command -v apt-get > /dev/null && [ "$$(id -u)" = 0 ]; then \
-	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; \
-	else $(BIN)/playwright install chromium; fi
+	    apt-get update && apt-get install -y --no-install-recommends chromium; \
+	else $(RUN) playwright install chromium; fi
 
-bench: .venv-bench/run.stamp  ## compare with other implementations, several minutes
-	.venv-bench/bin/python benchmarks/bench.py --quick
+has-browser: .venv/test.stamp
+	@$(RUN) tests.helpers
 
-bench-full: .venv-bench/run.stamp  ## all that benchmarks/README.md reports, hours; replaces the tracked results
-	.venv-bench/bin/python benchmarks/bench.py
+bench: .venv-bench/run.stamp  ## compare with other implementations, in minutes
+	$(BENCH) benchmarks.bench --quick
 
-format: .venv/test.stamp
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+bench-full: .venv-bench/run.stamp  ## measure all of benchmarks/README.md, in hours
+	$(BENCH) benchmarks.bench
 
-lock: .venv/python-$(VERSION)  ## write constraints.txt anew; newest versions with UV_OPTIONS=--upgrade
-	$(BIN)/python -m pip install --quiet uv -c constraints.txt
-	$(BIN)/uv pip compile --universal --python-version 3.10 --custom-compile-command "make lock" $(UV_OPTIONS) --quiet --output-file constraints.txt requirements-dev.txt benchmarks/requirements.txt
+lock: .venv/python-$(VERSION)  ## write both locks (UV_OPTIONS=--upgrade: newest)
+	$(RUN) pip install --quiet uv -c constraints.txt
+	$(RUN) uv pip compile --quiet --universal --python-version 3.10 \
+	    --custom-compile-command "make lock" $(UV_OPTIONS) \
+	    --output-file constraints.txt requirements-dev.txt
+	$(RUN) uv pip compile --quiet --universal --python-version 3.10 \
+	    --custom-compile-command "make lock" $(UV_OPTIONS) -c constraints.txt \
+	    --output-file benchmarks/constraints.txt benchmarks/requirements.txt
 
-clean:
-	rm -rf .venv .venv-bench .overlays outputs
+clean:  ## remove environments, caches and all results
+	if [ -e .venv/by-make ]; then rm -rf .venv; fi
+	rm -rf .venv-bench .overlays .pytest_cache .ruff_cache mlruns
+	rm -rf outputs executed.ipynb .ipynb_checkpoints .virtual_documents
+	rm -rf notebooks/outputs notebooks/.ipynb_checkpoints notebooks/.virtual_documents
+	find benchmarks tests tools -name __pycache__ -prune -exec rm -rf {} +
 
-# Python that is not the environment's, or no environment: make it anew.
+# No environment yet, or one with another Python.
 .venv/python-$(VERSION):
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python $(VERSION) found; this project needs 3.10 or newer. Choose one: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \
+	    "This is Python $(VERSION), and the notebook needs 3.10 or newer. " \
+	    "Choose one: make PYTHON=python3.12 ...")'
+	@if [ -e .venv ] && [ ! -e .venv/by-make ]; then \
+	    echo "There is a .venv that this Makefile did not make. Move it away or" \
+	        "remove it, and run make again."; exit 1; fi
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet pip -c constraints.txt
+	touch .venv/by-make
+	$(RUN) pip install --quiet pip -c constraints.txt
 	touch $@
 
 .venv/run.stamp: .venv/python-$(VERSION) requirements.txt constraints.txt
-	$(BIN)/python -m pip install -r requirements.txt $(LOCKED)
+	$(RUN) pip install -r requirements.txt $(LOCKED)
 	touch $@
 
-# Other versions for the tests, each in a folder that a test puts before the others. NumPy 1.26 has
-# no wheel for Python 3.13.
+.venv/lab.stamp: .venv/run.stamp
+	$(RUN) pip install jupyterlab $(LOCKED)
+	touch $@
+
+# The tests try other versions of some packages, each in a folder of its own. NumPy 1.26
+# has no wheel for Python 3.13.
 .venv/test.stamp: .venv/run.stamp requirements-dev.txt
-	$(BIN)/python -m pip install -r requirements-dev.txt $(LOCKED)
+	$(RUN) pip install -r requirements-dev.txt $(LOCKED)
 	rm -rf .overlays
-	$(OVERLAY)/gym-0.25.0 gym==0.25.0
-	case $(VERSION) in 3.10|3.11|3.12) $(OVERLAY)/numpy-1.26 numpy==1.26.4;; esac
-	$(OVERLAY)/gymnasium gymnasium farama-notifications -c constraints.txt
+	$(OVERLAY) --target .overlays/gym-0.25.0 gym==0.25.0
+	case $(VERSION) in 3.10|3.11|3.12) \
+	    $(OVERLAY) --target .overlays/numpy-1.26 numpy==1.26.4;; esac
+	$(OVERLAY) --target .overlays/gymnasium gymnasium farama-notifications \
+	    -c benchmarks/constraints.txt
 	touch $@
 
-.venv-bench/run.stamp: .venv/python-$(VERSION) benchmarks/requirements.txt requirements.txt constraints.txt
+.venv-bench/run.stamp: .venv/python-$(VERSION) benchmarks/requirements.txt \
+    benchmarks/constraints.txt requirements.txt
 	$(PYTHON) -m venv --clear .venv-bench
-	.venv-bench/bin/python -m pip install --quiet pip -c constraints.txt
-	.venv-bench/bin/python -m pip install -r benchmarks/requirements.txt $(LOCKED)
+	$(BENCH) pip install --quiet pip -c benchmarks/constraints.txt
+	$(BENCH) pip install -r benchmarks/requirements.txt -c benchmarks/constraints.txt \
+	    --build-constraint benchmarks/constraints.txt
 	touch $@

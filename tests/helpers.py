@@ -2,11 +2,13 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import nbformat
+from playwright.sync_api import sync_playwright
 
 from tools import load_definitions as loader
 
@@ -103,3 +105,18 @@ def edited(**parameters):
         cell.source, count = old.subn(lambda _, new=new: new, cell.source)
         assert count == 1, name
     return notebook
+
+
+def chromium():
+    """The path of Chromium: the system's, or the one that Playwright has installed."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        with sync_playwright() as playwright:
+            path = playwright.chromium.executable_path
+    if not os.path.exists(path):
+        sys.exit("The browser tests need Chromium. To install it: make browser")
+    return path
+
+
+if __name__ == "__main__":
+    print("Chromium for the browser tests:", chromium())
