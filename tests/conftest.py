@@ -2,7 +2,9 @@
 
 import nbformat
 import pytest
+from playwright.sync_api import sync_playwright
 
+from tests.helpers import chromium
 from tools import load_definitions as loader
 
 
@@ -16,12 +18,22 @@ def lesson(tmp_path_factory):
 @pytest.fixture
 def patch(lesson, monkeypatch):
     """A function that replaces one of the lesson's global names during a test."""
-    return lambda name, value: monkeypatch.setitem(
-        lesson.train.__globals__, name, value
-    )
+    names = lesson.train.__globals__
+    return lambda name, value: monkeypatch.setitem(names, name, value)
 
 
 @pytest.fixture(scope="session")
 def committed():
     """The committed notebook."""
     return nbformat.read(loader.NOTEBOOK, as_version=4)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, started once."""
+    path = chromium()
+    quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=quiet)
+        yield started
+        started.close()
