@@ -30,7 +30,8 @@ help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 lab: .venv/lab.stamp  ## open the notebook in JupyterLab
-	$(RUN) jupyterlab $(LAB) $(NOTEBOOK)
+	$(RUN) jupyterlab --ServerApp.root_dir=notebooks \
+	    --LabApp.default_url=/lab/tree/dqn_cartpole.ipynb $(LAB)
 
 run: .venv/run.stamp  ## execute the notebook without a window; results in outputs/
 	mkdir -p outputs
