@@ -1,205 +1,218 @@
-"""Measure all that benchmarks/README.md shows: python benchmarks/bench.py [--quick] [--jobs 2]
+"""Measure all that benchmarks/README.md shows: python -m benchmarks.bench
 
-Every finished run is saved at once in results/NAME.jsonl; started again, this goes on from there.
-First the step against its floor, alone; then all runs, --jobs at a time with one thread each, the
-implementations in turn, so that a machine that slows down hits all alike.
+Every finished run is saved at once in NAME.jsonl; started again, this goes on from
+there. The step against its floor is measured alone. All other runs have one thread
+each, --jobs of them at a time. They are ordered by seed, so that an interruption leaves
+something of each row. A run that fails is reported, and the script ends with code 1.
 """
 
 import argparse
-import contextlib
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
-from importlib.metadata import distributions
+import traceback
+from dataclasses import asdict
 from pathlib import Path
 
 import joblib
-import numpy as np
-import torch
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tools")]
+from . import report
+from .common import HERE, RESULTS, SETTINGS, add_line, dumps, lesson, read_lines
+from .runs import do
+from .summary import processor, results_of
 
-import floor  # noqa: E402
-import report  # noqa: E402
-from contestants import CONTESTANTS, EVERY, use_double_dqn  # noqa: E402
-
-from load_definitions import load  # noqa: E402
-
-CONSTANTS = ("BATCH_SIZE", "GAMMA", "EPS_START", "EPS_END", "EPS_DECAY", "TAU", "LR", "MEMORY_SIZE")
-PACKAGES = {"torch", "numpy", "gym", "gymnasium", "stable_baselines3", "sbx-rl", "jax"}
-THREADS = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-
-
-def compare(lesson, name, seed, steps):
-    """Train one contestant; return its figures and evaluations (step, seconds, mean, worst)."""
-    curve, found = [], {"solved": False, "steps": None, "seconds": None}
-
-    def play(policy, starts):
-        durations = lesson.evaluate(policy, starts)
-        return float(durations.mean()), float(durations.min())
-
-    def judge(step, seconds, policy, outcome=None):
-        outcome = outcome or play(policy, lesson.VALIDATION_STARTS)
-        curve.append([step, round(seconds, 5), *map(float, outcome)])
-        if outcome[0] >= 475 and not found["solved"]:
-            held_out = play(policy, lesson.HELD_OUT_STARTS)
-            if held_out[0] >= 475:
-                found.update(solved=True, steps=step, seconds=seconds, worst_at_solved=held_out[1])
-        if step == steps:
-            found["end_mean"], found["end_worst"] = play(policy, lesson.HELD_OUT_STARTS)
-        return step >= steps and (found["solved"] or not name.startswith("tutorial"))
-
-    found["compile_seconds"] = CONTESTANTS[name](lesson, seed, steps, judge)
-    found["us_per_step"] = 1e6 * curve[-1][1] / curve[-1][0]
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found["peak_mb"] = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    return {**found, "curve": curve}
+PARTS = ("floor", "comparison", "seeds", "added", "dose", "removed", "acrobot")
+TIMED = ("floor", "comparison")
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+}
+NOT_IN_A_JOB = ("title", "tuned", "seeds", "times", "every")
+NOT_CONSTANTS = ("SEED", "MAX_STEPS", "EVAL_EVERY")
 
 
-def vary(lesson, changes, seed, steps):
-    """Train the notebook's agent with some settings changed; return what came of it."""
-    if changes.get("double"):
-        use_double_dqn(lesson)
-    options = {key: changes[key] for key in ("scale", "env_id") if key in changes}
-    changes = {key: value for key, value in changes.items() if key.isupper()}
-    seen, changes = [], changes | {"SEED": seed, "MAX_STEPS": steps, "EVAL_EVERY": EVERY}
-    with contextlib.suppress(FloatingPointError):  # diverged: from there on it doesn't pass
-        lesson.train(lesson.changed(lesson.settings, **changes), show=seen.append, **options)
-    run, (gaps, errors) = seen[-1], lesson.gap_and_error(seen[-1])
-    held = sum(float(e[1] >= run.threshold) for e in run.evaluations if e[0] > steps / 2)
-    found = {"first_pass": (lesson.first_pass(run) or [None])[0], "held": 2 * EVERY * held / steps}
-    found |= {"gap": float(np.median(gaps)), "error": float(np.sqrt(np.mean(np.square(errors))))}
-    return {**found, "undecided": float(np.mean(errors > gaps)), "end": run.evaluations[-1][1]}
+def key_of(job):
+    """Return a job as text."""
+    return json.dumps(job, sort_keys=True)
 
 
-def do(job):
-    """Do one job in this process; return the job and what came of it."""
-    torch.set_num_threads(1)
-    function = vary if "changes" in job else compare if "name" in job else floor.measure
-    return job, function(load(DEVICE="cpu"), **job)
+def job_of(spec, seed, steps):
+    """Return a job: what settings.json says, a seed and a number of steps."""
+    kept = {name: value for name, value in spec.items() if name not in NOT_IN_A_JOB}
+    return {**kept, "seed": seed, "steps": steps}
+
+
+def contestant_job(spec, seed, size):
+    """Return the job of a contestant and a seed."""
+    job = job_of(spec, seed, size["budget"])
+    if "longest" in job:
+        job["longest"] = min(job["longest"], size["longest"])
+    return job
+
+
+def variant_job(variant, seed, size):
+    """Return the job of a variant and a seed."""
+    times = variant.get("times", 1)
+    job = job_of(variant, seed, size["steps"] * times)
+    return {**job, "every": variant.get("every", 250 * times)}
+
+
+def available(spec):
+    """Return whether what a contestant needs is installed."""
+    return spec["code"] != "sbx" or importlib.util.find_spec("sbx") is not None
+
+
+def plan(size):
+    """Return the jobs of each part: part → row → jobs, a job for each seed."""
+    jobs = {"floor": {"floor": [{"blocks": size["blocks"]}]}, "comparison": {}}
+    for name, spec in SETTINGS["contestants"].items():
+        seeds = range(min(spec.get("seeds", 10), size["contestant_seeds"]))
+        made = [contestant_job(spec, seed, size) for seed in seeds]
+        jobs["comparison"][name] = made if available(spec) else []
+    own = SETTINGS["contestants"]["notebook"]
+    others = range(size["contestant_seeds"], size["all_seeds"])
+    made = [job_of(own, seed, size["steps"]) for seed in others]
+    jobs["seeds"] = {"notebook": made}
+    for part, variants in SETTINGS["variants"].items():
+        jobs[part] = {}
+        for label, variant in variants.items():
+            seeds = range(min(variant.get("seeds", 10), size["variant_seeds"]))
+            made = [variant_job(variant, seed, size) for seed in seeds]
+            jobs[part][label] = made
+    return jobs
+
+
+def in_turn(rows):
+    """Return the jobs of some rows in the order of their seeds, none of them twice."""
+    jobs = {}
+    longest = max(len(made) for made in rows.values())
+    for i in range(longest):
+        for made in rows.values():
+            for job in made[i : i + 1]:
+                jobs[key_of(job)] = job
+    return jobs
+
+
+def attempt(job, apart):
+    """Do a job, in a process of its own if `apart`; return (job, outcome, error)."""
+    started = time.perf_counter()
+    try:
+        outcome = do_apart(job) if apart else do(job)
+    except Exception:
+        return job, None, traceback.format_exc()
+    return job, {**outcome, "took": time.perf_counter() - started}, None
 
 
 def do_apart(job):
-    """Do one job in a process of its own; return the job and what came of it, None if it fails."""
-    command, threads = [sys.executable, __file__, "--one", json.dumps(job)], os.environ | THREADS
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=threads)
-    if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
-    return job, print(f"{job} failed:\n{done.stderr[-1500:]}", file=sys.stderr)
+    """Do a job in a process of its own and return what came of it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench", "--one", json.dumps(job)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | ONE_THREAD,
+        cwd=HERE.parent,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2_000:])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def plan(quick):
-    """Return the jobs, in the order in which they are done, with the budgets of both kinds."""
-    seeds, budget, steps, blocks = (2, 3_000, 2_000, 60) if quick else (10, 50_000, 10_000, 400)
-    variants = [v for part in report.SETTINGS["variants"].values() for v in part.values()]
-    jobs = [{"blocks": blocks}]
-    for seed in range(seeds):
-        jobs += [{"name": name, "seed": seed, "steps": budget} for name in CONTESTANTS]
-        for changes in () if quick and seed else variants:
-            many = 2 * steps if "env_id" in changes else steps
-            jobs.append({"changes": changes, "seed": seed, "steps": many})
-        others = () if quick else range(seeds + seed, 100, seeds)
-        jobs += [{"name": "notebook", "seed": other, "steps": steps} for other in others]
-    return {json.dumps(job): job for job in jobs}, budget, steps
-
-
-def saved(path, jobs, constants):
-    """Return the runs of these jobs that a file has, made with the same constants, by job."""
+def saved(path, constants):
+    """Return the runs in a file that were made with these constants, by job."""
     runs = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):  # cut off in the middle
-            run = json.loads(line)
-            if run["constants"] == constants and json.dumps(run["job"]) in jobs:
-                runs[json.dumps(run["job"])] = run
+    for run in read_lines(path):
+        if run["constants"] == constants:
+            runs[key_of(run["job"])] = run
     return runs
 
 
-def summarise(runs):
-    """Return the summary of one implementation."""
-    budget = max(run["job"]["steps"] for run in runs)
-    whole = [run for run in runs if run["job"]["steps"] == budget]
-    passing = np.array([[row[2] >= 475 for row in r["curve"] if row[0] <= budget] for r in whole])
-    held = passing[:, passing.shape[1] // 2 :].mean(axis=1)
-    solved = [run for run in runs if run["solved"]]
-    summary = {"seeds": len(runs), "solved": len(solved), "steadiness_seeds": len(whole)}
-    for name in ("steps", "seconds") if solved else ():
-        quantiles = np.percentile([run[name] for run in solved], [10, 50, 90, 100])
-        summary[f"{name}_p10_p50_p90_max"] = quantiles.tolist()
-    summary["us_per_step"] = float(np.median([run["us_per_step"] for run in whole]))
-    for name in ("worst_at_solved", "end_mean", "end_worst"):
-        summary[f"lowest_{name}"] = min((run[name] for run in runs if name in run), default=None)
-    summary |= {"steadiness_mean": float(held.mean()), "steadiness_worst": float(held.min())}
-    return summary | {name: whole[0][name] for name in ("compile_seconds", "peak_mb")}
+def work_through(part, jobs, runs, path, constants, at_a_time):
+    """Do the jobs of a part that are missing; return how many failed."""
+    apart = part in TIMED
+    todo = [job for key, job in jobs.items() if key not in runs]
+    print(f"{part}: {len(todo)} of {len(jobs)} runs to do", flush=True)
+    pool = joblib.Parallel(
+        1 if part == "floor" else at_a_time,
+        return_as="generator_unordered",
+        prefer="threads" if apart else "processes",
+    )
+    failed = 0
+    started = time.perf_counter()
+    for job, outcome, error in pool(
+        joblib.delayed(attempt)(job, apart) for job in todo
+    ):
+        if error:
+            failed += 1
+            print(f"{key_of(job)} failed:\n{error}", file=sys.stderr, flush=True)
+            continue
+        run = {"job": job, "constants": constants, "machine": processor(), **outcome}
+        runs[key_of(job)] = run
+        add_line(path, run)
+        print(
+            time.strftime("%H:%M:%S"), f"{run['took']:.0f} s", key_of(job), flush=True
+        )
+    minutes = (time.perf_counter() - started) / 60
+    print(f"{part}: {minutes:.1f} minutes, {failed} failed", flush=True)
+    return failed
 
 
-def ratio_of_medians(slow, fast):
-    """Return the ratio of median seconds to solved (else to the end), its bootstrap interval."""
-    both = [np.array([r["seconds"] or r["curve"][-1][1] for r in runs]) for runs in (slow, fast)]
-    rng = np.random.default_rng(0)
-    draws = [np.median(rng.choice(s, (10_000, len(s))), axis=1) for s in both]
-    low, high = np.percentile(draws[0] / draws[1], [2.5, 97.5]).tolist()
-    return {"ratio": float(np.median(both[0]) / np.median(both[1])), "low": low, "high": high}
-
-
-def results_of(runs, constants):
-    """Return all results of some runs as the results file has them."""
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("model name\t: ")[2]
-    machine = {"processor": info.partition("\n")[0], "cores": os.cpu_count()}
-    machine |= {d.name: d.version for d in distributions() if d.name in PACKAGES}
-    machine["python"] = sys.version.split()[0]
-    floors = [run for run in runs if "blocks" in run["job"]]
-    results = {"machine": machine, "constants": constants, "floor": (floors or [None])[0]}
-    named = {name: [r for r in runs if r["job"].get("name") == name] for name in CONTESTANTS}
-    named = {name: mine for name, mine in named.items() if mine}
-    results["summary"] = {name: summarise(mine) for name, mine in named.items()}
-    own = named.pop("notebook", [])
-    results["time_ratios"] = {n: ratio_of_medians(mine, own) for n, mine in named.items() if own}
-    for part, many in report.SETTINGS["variants"].items():
-        results[part] = {label: {} for label in many}
-        for label, changes in many.items():
-            mine = [run for run in runs if run["job"].get("changes") == changes]
-            for name in ("first_pass", "held", "end", "gap", "error", "undecided"):
-                results[part][label][name] = [run.get(name) for run in mine]
-    return results
+def arguments_of(words=None):
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--part", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    add("--jobs", type=int, default=2, help="runs at a time, default 2")
+    add("--size", choices=SETTINGS["sizes"], default="full", help="default: full")
+    add(
+        "--quick",
+        action="store_const",
+        const="quick",
+        dest="size",
+        help="a few minutes",
+    )
+    add("--results", type=Path, default=RESULTS, help="folder for what is measured")
+    add("--one", type=json.loads, help=argparse.SUPPRESS)
+    return parser.parse_args(words)
 
 
 def main():
     """Measure what is missing, then write the results and the report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few seeds and steps; not tracked")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = arguments_of()
     if arguments.one:
         print(json.dumps(do(arguments.one)))
-        return
-    name = "quick" if arguments.quick else "latest"
-    jobs, budget, variant_steps = plan(arguments.quick)
-    settings = load(DEVICE="cpu").settings
-    constants = {key: getattr(settings, key) for key in CONSTANTS}
-    path = HERE / "results" / f"{name}.jsonl"
-    runs = saved(path, jobs, constants)
-    todo = [job for text, job in jobs.items() if text not in runs]
+        return 0
+    size = SETTINGS["sizes"][arguments.size]
+    name = "latest" if arguments.size == "full" else arguments.size
+    path = arguments.results / f"{name}.jsonl"
+    jobs = plan(size)
+    constants = asdict(lesson().settings)
+    for unused in NOT_CONSTANTS:
+        del constants[unused]
+    runs = saved(path, constants)
+    failed = 0
     try:
-        for group in (todo[:1], todo[1:]):  # the floor is the first, and nothing runs beside it
-            pool = joblib.Parallel(arguments.jobs, return_as="generator_unordered")
-            calls = (joblib.delayed(do if "changes" in job else do_apart)(job) for job in group)
-            for job, found in pool(calls):
-                if found:
-                    run = runs[json.dumps(job)] = {"job": job, "constants": constants, **found}
-                    with path.open("a", encoding="utf-8") as file:
-                        file.write("\n" + json.dumps(run))
-                    found.pop("curve", None)
-                    print(time.strftime("%H:%M:%S"), *job.values(), found, flush=True)
+        for part in arguments.part:
+            todo = in_turn(jobs[part])
+            failed += work_through(part, todo, runs, path, constants, arguments.jobs)
     finally:  # what there is, if it is interrupted too
-        results = {"budget": budget, "variant_steps": variant_steps, "at_a_time": arguments.jobs}
-        results |= results_of(list(runs.values()), constants)
-        path.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-        report.write(name)
+        keys = {
+            part: {row: [key_of(job) for job in made] for row, made in rows.items()}
+            for part, rows in jobs.items()
+        }
+        wanted = {
+            key for rows in keys.values() for made in rows.values() for key in made
+        }
+        kept = {key: run for key, run in runs.items() if key in wanted}
+        results = {"constants": constants, "at_a_time": arguments.jobs}
+        results |= results_of(kept, keys, size)
+        path.with_suffix(".json").write_text(dumps(results), encoding="utf-8")
+        report.write(name, arguments.results)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

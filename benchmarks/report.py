@@ -1,92 +1,319 @@
-"""Write README.md and its figures from results/latest.json: python benchmarks/report.py
+"""Write README.md and its figures from the results: python -m benchmarks.report
 
-The prose is in template.md. A line whose figures are missing, or not yet measured, is left out.
+The prose is in template.md. A name that it uses and the results do not have is an
+error. --quotes prints what README.md of the repository and the lesson quote.
 """
 
-import contextlib
+import argparse
 import json
 from pathlib import Path
 
+import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-HERE = Path(__file__).resolve().parent
-SETTINGS = json.loads((HERE / "settings.json").read_text(encoding="utf-8"))
-ORANGE, BLUE = "#D55E00", "#0072B2"  # Okabe and Ito
+from .common import HERE, RESULTS, SETTINGS
+
+ORANGE, BLUE, GREY = "#D55E00", "#0072B2", "#767676"  # Okabe and Ito
+HOLDS = (0.99, 0.9)  # mean and worst seed of what counts as holding
+PARTS = ("added", "dose", "removed", "acrobot")
 
 
-def comparison_row(name, s, ratio):
-    """Return one implementation's row of the large table."""
-    cells = [*SETTINGS["contestants"][name], f"{s['solved']} of {s['seeds']}", "–", "–"]
-    if s["solved"]:
+def count(value):
+    """Return a whole number as text; None is "not solved"."""
+    return "not solved" if value is None else f"{value:,.0f}"
+
+
+def seconds(value):
+    """Return seconds as text; None is "not solved"."""
+    return "not solved" if value is None else f"{value:.3g}"
+
+
+def share(value):
+    """Return a share as text."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def between(values, form):
+    """Return a value with its interval as text."""
+    value, low, high = values
+    if low is None:
+        return form(value)
+    return f"{form(value)} [{form(low)}, {form(high)}]"
+
+
+def ratio(found):
+    """Return a ratio of times with its interval as text."""
+    least = "at least " if found["at_least"] else ""
+    numbers = [found[name] for name in ("ratio", "low", "high")]
+    return least + between(numbers, "{:.3g}".format)
+
+
+def marked(label, seeds, planned):
+    """Return the label of a row; it says when not all planned seeds were run."""
+    return label if seeds == planned else f"{label} (*{seeds} of {planned} seeds*)"
+
+
+def line(cells):
+    """Return a row of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def title(name):
+    """Return how the report calls a contestant."""
+    return SETTINGS["contestants"][name]["title"]
+
+
+def contestant_rows(results):
+    """Return the rows of what the contestants reach."""
+    rows = []
+    for name, s in results["summary"].items():
         _, steps, _, last = s["steps_p10_p50_p90_max"]
-        low, seconds, high, worst = s["seconds_p10_p50_p90_max"]
-        cells[-2] = f"{steps:,.0f} ({last:,.0f})"
-        cells[-1] = f"{seconds:.2f} ({low:.2f} to {high:.2f}; {worst:.2f})"
-    cells += ["–" if ratio is None else "{ratio:.3g} ({low:.3g} to {high:.3g})".format(**ratio)]
-    cells += [f"{s['steadiness_mean']:.2f} ({s['steadiness_worst']:.2f})"]
-    cells += [f"{s['us_per_step']:.0f}", f"{s['peak_mb']:.0f}"]
-    return "| " + " | ".join(cells) + " |"
+        updates = s["updates_p10_p50_p90_max"][1]
+        took = s["seconds_p10_p50_p90_max"][1]
+        cells = [
+            marked(title(name), s["steadiness_seeds"], s["planned_seeds"]),
+            f"{share(s['steadiness_mean'])} ({share(s['steadiness_worst'])})",
+            between(s["held_iqm"], share),
+            f"{s['solved']} of {s['seeds']}",
+            f"{count(steps)} ({count(last)})",
+            between(s["steps_iqm"], count),
+            count(updates),
+            seconds(took),
+            between(s["seconds_iqm"], seconds),
+        ]
+        rows.append(line(cells))
+    return "\n".join(rows)
 
 
-def variant_row(label, v):
-    """Return the row of one variant of the settings."""
-    first, seeds = np.array([step or np.inf for step in v["first_pass"]]), len(v["held"])
-    middle, last = (f"{x:,.0f}" if x < np.inf else "never" for x in (np.median(first), first.max()))
-    cells = [label, f"{np.isfinite(first).sum()} of {seeds}", f"{middle} ({last})"]
-    cells += [f"{np.mean(v['held']):.2f} ({min(v['held']):.2f})", f"{np.mean(v['end']):.0f}"]
-    return "| " + " | ".join(cells) + " |"
+def code_rows(results):
+    """Return the rows of what the contestants' code costs, and who tuned them."""
+    rows = []
+    for name, s in results["summary"].items():
+        found = results["time_ratios"].get(name)
+        cells = [
+            title(name),
+            SETTINGS["contestants"][name]["tuned"],
+            ratio(found) if found else "1",
+            f"{s['us_per_step']:.0f}",
+            f"{s['peak_mb']:.0f}",
+        ]
+        rows.append(line(cells))
+    return "\n".join(rows)
+
+
+def own_rows(results):
+    """Return the rows of those that have a longer budget of their own."""
+    rows = []
+    for name, s in results["summary"].items():
+        if "own" not in s:
+            continue
+        own = s["own"]
+        _, steps, _, last = own["steps_p10_p50_p90_max"]
+        known = [value for value in own["held"] if value is not None]
+        long = name == "cleanrl" and known
+        cells = [
+            title(name),
+            count(own["steps"]),
+            f"{own['solved']} of {own['seeds']}",
+            f"{count(steps)} ({count(last)})",
+            ", ".join(map(share, known)) if long else "–",
+            ", ".join(f"{mean:.0f}" for mean in own["last_means"]) if long else "–",
+        ]
+        rows.append(line(cells))
+    return "\n".join(rows)
+
+
+def mean_and_worst(shares):
+    """Return the mean of shares and the smallest as text."""
+    return f"{share(np.mean(shares))} ({share(min(shares))})" if shares else "–"
+
+
+def variant_row(label, v, along_track=False):
+    """Return the row of one variant."""
+    seeds = len(v["held"])
+    cells = [marked(label, seeds, v["planned_seeds"])]
+    if not seeds:
+        return line(cells + ["–"] * (5 + along_track))
+    first = [np.inf if step is None else step for step in v["first_pass"]]
+    numbers = (np.median(first), max(first))
+    middle, last = ("never" if x == np.inf else f"{x:,.0f}" for x in numbers)
+    ends = [end for end in v["end"] if end is not None]
+    cells += [
+        mean_and_worst(v["held"]),
+        between(v["held_iqm"], share),
+        f"{np.isfinite(first).sum()} of {seeds}",
+        f"{middle} ({last})",
+        f"{np.mean(ends):.0f}" if ends else "–",
+    ]
+    if along_track:
+        known = [value for value in v["agreement"] if value is not None]
+        cells.append(share(np.median(known)) if known else "–")
+    return line(cells)
+
+
+def holding(results):
+    """Return what holds as `HOLDS` asks within the notebook's own budget.
+
+    A list of (label, mean, worst); rows with more steps are not among them.
+    """
+    found = []
+    for name, s in results["summary"].items():
+        found.append((title(name).strip("*"), s["held_early"]))
+    for label, row in results["added"].items():
+        if row["steps"] <= results["variant_steps"]:
+            found.append((label, row["held"]))
+    numbers = [(label, np.mean(held), min(held)) for label, held in found if held]
+    mean, worst = HOLDS
+    return [one for one in numbers if one[1] >= mean and one[2] >= worst]
+
+
+def values_of(results):
+    """Return what the template may use."""
+    tables = {
+        part: "\n".join(
+            variant_row(label, v, along_track=part == "dose")
+            for label, v in results[part].items()
+        )
+        for part in PARTS
+    }
+    took = {
+        part: spent / (1 if part == "floor" else results["at_a_time"]) / 60
+        for part, spent in results["seconds_by_part"].items()
+    }
+    return {
+        **results,
+        "compared": set(SETTINGS["contestants"]) - {"sbx"} <= set(results["summary"]),
+        "tables": tables,
+        "contestant_rows": contestant_rows(results),
+        "code_rows": code_rows(results),
+        "own_rows": own_rows(results),
+        "holding": holding(results),
+        "minutes": {part: round(minutes) for part, minutes in took.items()},
+        "hours": sum(took.values()) / 60,
+        "full": SETTINGS["sizes"]["full"],
+    }
+
+
+def fill(template, **values):
+    """Return a template of this folder with its values."""
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(HERE),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"count": count, "secs": seconds, "share": share}
+    environment.filters |= {"ratio": ratio, "held": mean_and_worst}
+    return environment.get_template(template).render(values)
 
 
 def render(results, pictures="results/latest"):
-    """Return the report as Markdown; `pictures` is how the paths of its figures begin."""
-    ratios, runs, values = results["time_ratios"], results["dose"].values(), dict(results)
-    rows = [comparison_row(name, s, ratios.get(name)) for name, s in results["summary"].items()]
-    values |= {"pictures": pictures, "comparison": "\n".join(rows)}
-    gap, error, held = (np.concatenate([v[key] for v in runs]) for key in ("gap", "error", "held"))
-    for name, chosen in (("gap_holding", held == 1), ("gap_forgetting", held < 1)):
-        values[name] = np.median((gap / error)[chosen]) if chosen.any() else None
-    for part in ("dose", "added", "removed", "acrobot"):
-        rows = [variant_row(label, v) for label, v in results[part].items() if v["held"]]
-        values[f"{part}_table"] = "\n".join(rows)
-    lines = []
-    for line in (HERE / "template.md").read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(KeyError, IndexError, TypeError):
-            lines.append(line.format_map(values))
-    return "\n".join(lines) + "\n"
+    """Return the report; `pictures` is how the paths of its figures begin."""
+    return fill("template.md", pictures=pictures, **values_of(results))
 
 
-def draw(results, prefix):
-    """Save the figures: dose and response, gap and error."""
-    found = {name: Figure(figsize=(8, 4), layout="constrained") for name in ("dose", "gap")}
-    dose, gap = (figure.subplots() for figure in found.values())
-    rng, means = np.random.default_rng(0), {"without mirror": {}, "with mirror": {}}
-    for label, v in results["dose"].items():
-        x, mirror, count = float(label.split()[0]), "mirror" in label, len(v["held"])
-        if count:
-            style = {"color": (ORANGE, BLUE)[mirror], "marker": "o^"[mirror], "alpha": 0.6}
-            dose.scatter(x + rng.uniform(-0.015, 0.015, count), v["held"], **style)
-            gap.scatter(np.divide(v["gap"], v["error"]), v["held"], **style)
-            list(means.values())[mirror][x] = np.mean(v["held"])
-    for (label, line), color, marker in zip(means.items(), (ORANGE, BLUE), "o^", strict=True):
-        dose.plot(list(line), list(line.values()), color=color, marker=marker, label=label)
-        gap.scatter([], [], color=color, marker=marker, label=label)
-    dose.set(xlabel="ε′, the part of the mean in the target")
-    gap.set(xlabel="gap between the actions / error", xscale="log")
-    for name, figure in found.items():
-        figure.axes[0].set_ylabel("evaluations that pass, second half")
-        figure.axes[0].legend(frameon=False, loc="lower right")
-        figure.savefig(f"{prefix}-{name}.png", metadata={"Software": None})
+def quotes(results):
+    """Return what others quote: README's paragraph, and held by row for the lesson."""
+    rows = {}
+    prefixes = {"added": "", "dose": "ε′ = ", "acrobot": "Acrobot, "}
+    for part, prefix in prefixes.items():
+        for label, v in results[part].items():
+            rows[prefix + label] = mean_and_worst(v["held"])
+    paragraph = fill("paragraph.md", **values_of(results)).strip()
+    return {"paragraph": paragraph, "rows": rows}
 
 
-def write(name):
+def draw_curves(results, path, axis):
+    """Save the returns of all contestants against steps or updates."""
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    panels = list(figure.subplots(3, 4, sharex=True, sharey=True).flat)
+    for panel in panels:
+        panel.set_visible(False)
+    for panel, (name, s) in zip(panels, results["summary"].items(), strict=False):
+        curve = s["curve"]
+        x = np.array(curve[axis])
+        shown = x > 0
+        low, high = np.array(curve["low"]), np.array(curve["high"])
+        panel.set_visible(True)
+        band = {"color": BLUE, "alpha": 0.25, "linewidth": 0}
+        panel.fill_between(x[shown], low[shown], high[shown], **band)
+        panel.plot(x[shown], np.array(curve["iqm"])[shown], color=BLUE, linewidth=1)
+        panel.axhline(475, color=GREY, linestyle="--", linewidth=0.8)
+        panel.set_title(title(name).strip("*"), fontsize=8)
+        panel.set_ylim(0, 520)
+        panel.tick_params(labelbottom=True, labelsize=8)
+        if axis == "updates":
+            panel.set_xscale("log")
+    figure.supxlabel("environment steps" if axis == "steps" else "updates")
+    figure.supylabel("return, greedy")
+    figure.savefig(path, metadata={"Software": None})
+
+
+def draw_dose(results, path, agreement):
+    """Save held against the dose, or the agreement along the track against held."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    ax = figure.subplots()
+    rng = np.random.default_rng(0)
+    kinds = {"without mirror": (ORANGE, "o"), "with mirror": (BLUE, "^")}
+    for kind, (color, marker) in kinds.items():
+        means = {}
+        ax.scatter([], [], color=color, marker=marker, label=kind)
+        for label, v in results["dose"].items():
+            if ("mirror" in label) != (kind == "with mirror") or not v["held"]:
+                continue
+            dose, held = float(label.split()[0]), np.array(v["held"])
+            x = dose + rng.uniform(-0.015, 0.015, len(held))
+            if agreement:
+                x = np.array(v["agreement"], dtype=float)
+                held = held + rng.uniform(-0.01, 0.01, len(held))
+            ax.scatter(x, held, color=color, marker=marker, alpha=0.5)
+            means[dose] = np.mean(v["held"])
+        if not agreement:
+            ax.plot(list(means), list(means.values()), color=color)
+    what = "share of the track on which all evaluations prefer the same push"
+    ax.set_xlabel(what if agreement else "ε′, the part of the mean in the target")
+    ax.set_ylabel("held")
+    ax.legend(frameon=False, loc="lower right")
+    figure.savefig(path, metadata={"Software": None})
+
+
+def draw(results, folder, name):
+    """Save all figures."""
+    for axis in ("steps", "updates"):
+        draw_curves(results, folder / f"{name}-{axis}.png", axis)
+    draw_dose(results, folder / f"{name}-dose.png", agreement=False)
+    draw_dose(results, folder / f"{name}-agreement.png", agreement=True)
+
+
+def write(name, folder=RESULTS):
     """Write the report of one results file: README.md for the tracked one."""
-    results = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    draw(results, HERE / "results" / name)
-    readme = name == "latest"
-    path = HERE / "README.md" if readme else HERE / "results" / f"{name}.md"
-    path.write_text(render(results, f"results/{name}" if readme else name), encoding="utf-8")
+    text = (folder / f"{name}.json").read_text(encoding="utf-8")
+    results = json.loads(text)
+    draw(results, folder, name)
+    tracked = name == "latest" and folder == RESULTS
+    path = HERE / "README.md" if tracked else folder / f"{name}.md"
+    pictures = f"results/{name}" if tracked else name
+    path.write_text(render(results, pictures), encoding="utf-8")
+    return path
+
+
+def main():
+    """Write the report of the tracked results, or print what is quoted from them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quotes", action="store_true", help="print what is quoted")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--name", default="latest")
+    arguments = parser.parse_args()
+    if arguments.quotes:
+        text = (arguments.results / f"{arguments.name}.json").read_text("utf-8")
+        found = quotes(json.loads(text))
+        rows = [line(row) for row in found["rows"].items()]
+        print(found["paragraph"], "", *rows, sep="\n")
+    else:
+        print(write(arguments.name, arguments.results))
 
 
 if __name__ == "__main__":
-    write("latest")
+    main()
