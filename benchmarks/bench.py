@@ -49,7 +49,7 @@ def contestant_job(spec, seed, size):
     """Return the job of a contestant and a seed."""
     job = job_of(spec, seed, size["budget"])
     if "longest" in job:
-        job["longest"] = min(job["longest"], size["longest"])
+        job["longest"] = max(size["budget"], min(job["longest"], size["longest"]))
     return job
 
 

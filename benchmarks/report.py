@@ -241,7 +241,7 @@ def draw_curves(results, path, axis):
         panel.fill_between(x[shown], low[shown], high[shown], **band)
         panel.plot(x[shown], np.array(curve["iqm"])[shown], color=BLUE, linewidth=1)
         panel.axhline(475, color=GREY, linestyle="--", linewidth=0.8)
-        panel.set_title(title(name).strip("*"), fontsize=8)
+        panel.set_title(title(name).strip("*"), fontsize=7)
         panel.set_ylim(0, 520)
         panel.tick_params(labelbottom=True, labelsize=8)
         if axis == "updates":
