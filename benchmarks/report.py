@@ -275,7 +275,7 @@ def draw_dose(results, path, agreement):
     what = "share of the track on which all evaluations prefer the same push"
     ax.set_xlabel(what if agreement else "ε′, the part of the mean in the target")
     ax.set_ylabel("held")
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     figure.savefig(path, metadata={"Software": None})
 
 
