@@ -129,6 +129,8 @@ $$\max_{a} Q(s, a)$$
 | one | two |
 |---|---|
 | 1 | 2 |
+
+## What $Q$ means
 """
 
 
@@ -155,8 +157,9 @@ def test_a_page_is_made_of_prose_code_and_outputs(soup):
 
 
 def test_formulas_and_tables_of_a_page_can_be_read_without_a_mouse(soup):
-    inline, block = soup.find_all("math")
+    inline, block, heading = soup.find_all("math")
     assert (inline["alttext"], inline["display"]) == ("a' < b", "inline")
     assert (block["display"], block["tabindex"]) == ("block", "0")
     assert block.find("munder").mo.text == "max"
+    assert heading.parent.name == "h2" and heading.mi.text == "Q"
     assert soup.table.parent["tabindex"] == "0" and soup.table.parent["aria-label"]

@@ -38,6 +38,9 @@ main img { max-width: 100%; height: auto; break-inside: avoid }
 # A table that is wider than the window scrolls, also by the keyboard.
 SCROLLS = {"class": "table", "tabindex": "0", "role": "group", "aria-label": "Table"}
 
+# HTML needs no namespace, and with it nbconvert spoils the formulas in headings.
+NAMESPACE = ' xmlns="http://www.w3.org/1998/Math/MathML"'
+
 # What latex2mathml writes less well than it could: the size of a prime, and the
 # place of what stands below a maximum.
 PRIME = re.compile(r"<msup>(<mi>[^<]*</mi>)<mi>&#x02032;</mi></msup>")
@@ -46,7 +49,7 @@ BELOW = re.compile(r"<msub>(<mo)>(\w+</mo><m.*?)</msub>")
 
 def mathml(formula, display):
     """Return a LaTeX formula as MathML, which browsers draw and screen readers read."""
-    code = convert(formula, display=display)
+    code = convert(formula, display=display).replace(NAMESPACE, "")
     code = PRIME.sub(r"<mrow>\1<mo>&#x02032;</mo></mrow>", code)
     code = BELOW.sub(r'<munder>\1 movablelimits="true">\2</munder>', code)
     attributes = f'alttext="{html.escape(formula)}"'
