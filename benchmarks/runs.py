@@ -97,17 +97,13 @@ def along_track(lesson, leads):
     agreement: share of the places at which all evaluations prefer the same push.
     flips: share of the places that change their push, from each to the next.
     ratio: size of the mean lead over its standard deviation, at the median place.
-    outward: for each, whether it pushes outward at both ends of the track.
+    outward: for each, the share of the places at which it pushes outward.
     """
-    places = np.asarray(lesson.PLACES)
     right = leads > 0
-    outward = (leads[:, places >= 1].mean(axis=1) > 0) & (
-        leads[:, places <= -1].mean(axis=1) < 0
-    )
     movement = np.maximum(leads.std(axis=0), 1e-9)
     return {
         "agreement": float(lesson.agreement(leads)),
         "flips": (right[1:] != right[:-1]).mean(axis=1).round(3).tolist(),
         "ratio": float(np.median(np.abs(leads.mean(axis=0)) / movement)),
-        "outward": outward.tolist(),
+        "outward": lesson.outward_share(leads).round(3).tolist(),
     }

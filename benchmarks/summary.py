@@ -187,20 +187,23 @@ def row_of(runs, variant, size):
 
 
 def moments(runs):
-    """Count evaluations by whether the network pushes outward and whether they pass.
+    """Count evaluations and passes by the share of the track with an outward push.
 
     Also the share of places that change their push, where the verdict changes from one
     evaluation to the next and where it does not.
     """
-    counts = {"outward": [0, 0], "not outward": [0, 0]}
+    counts = {"less than half": [0, 0], "half to 85 %": [0, 0], "more": [0, 0]}
     flips = {"same verdict": [], "other verdict": []}
     for run in runs:
         if "outward" not in run:
             continue
         passes = run["passes"]
-        for outward, passed in zip(run["outward"], passes, strict=True):
-            counts["outward" if outward else "not outward"][0] += passed
-            counts["outward" if outward else "not outward"][1] += 1
+        for share, passed in zip(run["outward"], passes, strict=True):
+            label = "more" if share >= 0.85 else "half to 85 %"
+            if share < 0.5:
+                label = "less than half"
+            counts[label][0] += passed
+            counts[label][1] += 1
         for one, next_one, share in zip(passes, passes[1:], run["flips"], strict=False):
             flips["same verdict" if one == next_one else "other verdict"].append(share)
     shares = {name: float(np.mean(s)) if s else None for name, s in flips.items()}
