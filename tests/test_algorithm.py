@@ -2,13 +2,12 @@
 
 import copy
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-
-import load_definitions as loader
 
 
 def two_steps(lesson, **fields):
@@ -16,7 +15,9 @@ def two_steps(lesson, **fields):
     given = {"state": [[1.0, 0, 0, 0], [2.0, 0, 0, 0]], "action": [[1], [0]]}
     given |= {"next_state": [[10.0, 0, 0, 0], [20.0, 0, 0, 0]], "reward": [1.0, -2.5]}
     given |= {"terminated": [False, False], **fields}
-    return lesson.Transition(**{name: torch.tensor(value) for name, value in given.items()})
+    return lesson.Transition(
+        **{name: torch.tensor(value) for name, value in given.items()}
+    )
 
 
 def says(states):
@@ -25,7 +26,7 @@ def says(states):
 
 
 def networks(lesson, **changes):
-    return lesson.make_networks(4, 2, lesson.SCALE, lesson.changed(lesson.settings, **changes))
+    return lesson.make_networks(4, 2, lesson.SCALE, replace(lesson.settings, **changes))
 
 
 def weights(net):
@@ -40,15 +41,23 @@ def filled(lesson, capacity, pushes, seed=0):
     """A memory whose i-th transition has i in all its fields."""
     memory = lesson.ReplayMemory(capacity, 4, np.random.default_rng(seed))
     for i in range(pushes):
-        memory.push(lesson.Transition(np.full(4, i), i % 2, np.full(4, i + 0.5), 10.0 * i, i == 3))
+        memory.push(
+            lesson.Transition(
+                np.full(4, i), i % 2, np.full(4, i + 0.5), 10.0 * i, i == 3
+            )
+        )
     return memory
 
 
-@pytest.mark.parametrize("pushes,held", [(2, {0, 1}), (4, {0, 1, 2, 3}), (6, {2, 3, 4, 5})])
+@pytest.mark.parametrize(
+    "pushes,held", [(2, {0, 1}), (4, {0, 1, 2, 3}), (6, {2, 3, 4, 5})]
+)
 def test_memory_samples_all_it_holds_and_nothing_else(lesson, pushes, held):
     memory = filled(lesson, 4, pushes)
     assert len(memory) == len(held)
-    labels, counts = np.unique(memory.sample(4_000).reward.numpy() / 10, return_counts=True)
+    labels, counts = np.unique(
+        memory.sample(4_000).reward.numpy() / 10, return_counts=True
+    )
     assert set(labels) == held
     assert np.all(np.abs(counts / 4_000 - 1 / len(held)) < 0.04), "all equally often"
 
@@ -92,10 +101,14 @@ def test_network_computes_what_its_layers_say_and_does_not_train_its_scale(lesso
 def test_networks_depend_on_the_seed_and_the_target_is_a_frozen_copy(lesson):
     torch.manual_seed(123)
     first, again, other = (networks(lesson, SEED=seed)[0] for seed in (4, 4, 5))
-    assert equal(weights(first), weights(again)) and not equal(weights(first), weights(other))
+    assert equal(weights(first), weights(again)) and not equal(
+        weights(first), weights(other)
+    )
     policy_net, target_net, optimizer = networks(lesson, LR=0.0123)
     assert equal(weights(policy_net), weights(target_net))
-    for mine, other in zip(policy_net.parameters(), target_net.parameters(), strict=True):
+    for mine, other in zip(
+        policy_net.parameters(), target_net.parameters(), strict=True
+    ):
         assert mine.data_ptr() != other.data_ptr()
         assert mine.requires_grad and not other.requires_grad
     (group,) = optimizer.param_groups
@@ -104,7 +117,7 @@ def test_networks_depend_on_the_seed_and_the_target_is_a_frozen_copy(lesson):
 
 
 def test_epsilon_falls_from_start_to_end(lesson):
-    s = lesson.changed(lesson.settings, EPS_START=0.8, EPS_END=0.2, EPS_DECAY=500)
+    s = replace(lesson.settings, EPS_START=0.8, EPS_END=0.2, EPS_DECAY=500)
     found = [lesson.epsilon_at(step, s) for step in (0, 500, 1_000, 10**6)]
     assert found == pytest.approx([0.8, 0.2 + 0.6 / math.e, 0.2 + 0.6 / math.e**2, 0.2])
 
@@ -119,48 +132,53 @@ def test_actions_are_random_in_a_share_of_epsilon_and_else_the_best(lesson):
     for epsilon in (0.3, 1.0):
         expected = np.full(3, epsilon / 3)
         expected[best[0]] += 1 - epsilon
-        found = [lesson.select_action(states[0], net, epsilon, rng) for _ in range(6_000)]
+        found = [
+            lesson.select_action(states[0], net, epsilon, rng) for _ in range(6_000)
+        ]
         assert np.allclose(np.bincount(found, minlength=3) / 6_000, expected, atol=0.02)
 
 
-@pytest.mark.parametrize("caution,values", [(0, [30, 60]), (1, [20, 40]), (0.7, [23, 46])])
-@pytest.mark.parametrize("ends", [[False, False], [True, False], [False, True], [True, True]])
+@pytest.mark.parametrize(
+    "caution,values", [(0, [30, 60]), (1, [20, 40]), (0.7, [23, 46])]
+)
+@pytest.mark.parametrize(
+    "ends", [[False, False], [True, False], [False, True], [True, True]]
+)
 def test_targets_by_hand(lesson, caution, values, ends):
-    s = lesson.changed(lesson.settings, GAMMA=0.5, TARGET_EPSILON=caution)
-    found = lesson.td_targets(two_steps(lesson, terminated=ends), says, s)
+    s = replace(lesson.settings, GAMMA=0.5, TARGET_EPSILON=caution)
+    found = lesson.careful_targets(two_steps(lesson, terminated=ends), None, says, s)
     steps = zip([1.0, -2.5], values, ends, strict=True)
     expected = [reward + 0.5 * value * (not end) for reward, value, end in steps]
     assert found.shape == (2,) and np.allclose(found, expected)
 
 
-def test_values_are_taken_over_actions_and_without_gradient(lesson):
+def test_targets_have_no_gradient_and_average_over_three_actions(lesson):
     q = torch.tensor([[1.0, 5.0, 3.0], [9.0, 0.0, 0.0]])
-    s = lesson.changed(lesson.settings, TARGET_EPSILON=0.5)
-    assert np.allclose(lesson.next_value(q, s), [0.5 * 5 + 0.5 * 3, 0.5 * 9 + 0.5 * 3])
+    s = replace(lesson.settings, GAMMA=1.0, TARGET_EPSILON=0.5)
+    batch = two_steps(lesson, reward=[0.0, 0.0])
+    found = lesson.careful_targets(batch, None, lambda states: q, s)
+    assert np.allclose(found, [0.5 * 5 + 0.5 * 3, 0.5 * 9 + 0.5 * 3])
     net = lesson.DQN(4, 2, lesson.SCALE)
-    assert not lesson.td_targets(two_steps(lesson), net, lesson.settings).requires_grad
+    for targets in (lesson.td_targets, lesson.careful_targets):
+        assert not targets(two_steps(lesson), net, net, s).requires_grad
 
 
-def test_without_caution_the_new_line_is_the_old_one_bit_for_bit(lesson):
-    sources = [cell["source"] for cell in loader.cells() if cell["cell_type"] == "code"]
-    names = dict(lesson.train.__globals__)
-    exec(next(source for source in sources if "def next_value(" in source), names)
-    s = lesson.changed(lesson.settings, TARGET_EPSILON=0.0)
+def test_without_caution_both_targets_are_the_same_bits(lesson):
     q = torch.randn(5_000, 2, generator=torch.Generator().manual_seed(0)) * 100
-    assert names["next_value"] is not lesson.next_value
-    assert torch.equal(names["next_value"](q, s), lesson.next_value(q, s))
-    assert torch.equal(lesson.next_value(q, s), torch.maximum(q[:, 0], q[:, 1]))
-
-
-class Fixed:
-    """Stands for a memory that always gives the same batch."""
-
-    def __init__(self, batch):
-        self.batch, self.asked = batch, []
-
-    def sample(self, batch_size):
-        self.asked.append(batch_size)
-        return self.batch
+    batch = lesson.Transition(
+        state=None,
+        action=None,
+        next_state=q,
+        reward=torch.ones(5_000),
+        terminated=torch.zeros(5_000, dtype=torch.bool),
+    )
+    s = replace(lesson.settings, TARGET_EPSILON=0.0)
+    plain = lesson.td_targets(batch, None, lambda states: states, s)
+    careful = lesson.careful_targets(batch, None, lambda states: states, s)
+    assert torch.equal(plain, careful)
+    cautious = replace(s, TARGET_EPSILON=0.1)
+    other = lesson.careful_targets(batch, None, lambda states: states, cautious)
+    assert not torch.equal(plain, other)
 
 
 def step_by_hand(policy_net, target_net, batch, s):
@@ -168,7 +186,9 @@ def step_by_hand(policy_net, target_net, batch, s):
     net, losses = copy.deepcopy(policy_net), []
     for state, action, next_state, reward, terminated in zip(*batch, strict=True):
         following = target_net(next_state[None])[0]
-        value = (1 - s.TARGET_EPSILON) * following.max() + s.TARGET_EPSILON * following.mean()
+        value = (
+            1 - s.TARGET_EPSILON
+        ) * following.max() + s.TARGET_EPSILON * following.mean()
         target = reward + (0.0 if terminated else s.GAMMA * value.item())
         error = net(state[None])[0, action[0]] - target
         losses.append(0.5 * error**2 if abs(error.item()) < 1 else abs(error) - 0.5)
@@ -180,30 +200,39 @@ def step_by_hand(policy_net, target_net, batch, s):
 
 @pytest.mark.parametrize("caution", [0.0, 0.7])
 def test_an_optimisation_step_by_hand(lesson, caution):
-    s = lesson.changed(lesson.settings, TARGET_EPSILON=caution, BATCH_SIZE=4, LR=0.01)
+    s = replace(lesson.settings, TARGET_EPSILON=caution, BATCH_SIZE=4, LR=0.01)
     policy_net, target_net, optimizer = lesson.make_networks(4, 2, lesson.SCALE, s)
     lesson.update_target(target_net, networks(lesson, SEED=9)[0], 1.0)
     rng = np.random.default_rng(0)
     memory = lesson.ReplayMemory(4, 4, rng)
-    for action, reward, end in [(0, 1.0, False), (1, 0.3, True), (1, 7.0, False), (0, -5.0, True)]:
-        memory.push(lesson.Transition(rng.normal(size=4), action, rng.normal(size=4), reward, end))
-    fixed, before = Fixed(memory.sample(8)), weights(target_net)
-    loss, expected = step_by_hand(policy_net, target_net, fixed.batch, s)
+    for action, reward, end in (
+        (0, 1.0, False),
+        (1, 0.3, True),
+        (1, 7.0, False),
+        (0, -5.0, True),
+    ):
+        state, next_state = rng.normal(size=(2, 4))
+        memory.push(lesson.Transition(state, action, next_state, reward, end))
+    batch = memory.sample(8)
+    before = weights(target_net)
+    loss, expected = step_by_hand(policy_net, target_net, batch, s)
     for weight in policy_net.parameters():
         weight.grad = torch.full_like(weight, 1e6)  # left over: it must not count
-    found = lesson.optimize_model(policy_net, target_net, optimizer, fixed, s)
+    targets = lesson.careful_targets(batch, policy_net, target_net, s)
+    found = lesson.optimize_model(policy_net, optimizer, batch, targets)
     assert type(found) is float and found == pytest.approx(loss, rel=1e-5)
-    assert fixed.asked == [4] and equal(weights(target_net), before)
+    assert equal(weights(target_net), before)
     for weight, right in zip(weights(policy_net), expected, strict=True):
         assert torch.allclose(weight, right, atol=1e-5)
 
 
-@pytest.mark.parametrize("reward", [math.inf, math.nan])
-def test_a_loss_that_is_not_finite_stops_with_an_explanation(lesson, reward):
-    policy_net, target_net, optimizer = networks(lesson)
-    before, memory = weights(policy_net), Fixed(two_steps(lesson, reward=[reward, 1.0]))
+@pytest.mark.parametrize("target", [math.inf, math.nan])
+def test_a_loss_that_is_not_finite_stops_with_an_explanation(lesson, target):
+    policy_net, _, optimizer = networks(lesson)
+    before = weights(policy_net)
     with pytest.raises(FloatingPointError, match="LR"):
-        lesson.optimize_model(policy_net, target_net, optimizer, memory, lesson.settings)
+        targets = torch.tensor([target, 1.0])
+        lesson.optimize_model(policy_net, optimizer, two_steps(lesson), targets)
     assert equal(weights(policy_net), before)
 
 
@@ -221,8 +250,9 @@ def test_soft_update_by_hand(lesson, tau):
 def remembered(lesson, mirror, *step):
     """What is pushed into the memory after a step."""
     pushed = []
-    settings = lesson.changed(lesson.settings, MIRROR=mirror)
-    lesson.remember(SimpleNamespace(push=pushed.append), lesson.Transition(*step), settings)
+    settings = replace(lesson.settings, MIRROR=mirror)
+    memory = SimpleNamespace(push=pushed.append)
+    lesson.remember_mirrored(memory, lesson.Transition(*step), settings)
     return pushed
 
 
@@ -249,13 +279,28 @@ def test_the_mirror_image_is_what_the_environment_does(lesson):
     assert ends == {True, False}
 
 
-def test_gap_and_error_by_hand(lesson):
-    s = lesson.changed(lesson.settings, GAMMA=0.5, TARGET_EPSILON=0.0)
-    memory = Fixed(two_steps(lesson, terminated=[False, True]))
-    nets = {"policy_net": says, "target_net": lambda states: 2 * says(states)}
-    gaps, errors = lesson.gap_and_error(SimpleNamespace(memory=memory, settings=s, **nets), 2)
-    assert np.allclose(gaps, [2, 4]) and memory.asked == [2]
-    assert np.allclose(errors, [abs(1 + 0.5 * 60 - 3), abs(-2.5 - 2)])
+class Leaning(torch.nn.Module):
+    """Stands for a network: Q(right) − Q(left) is x minus a threshold."""
+
+    def __init__(self, threshold):
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, states):
+        x = states[:, 0]
+        return torch.stack([torch.full_like(x, 7.0), 7 + x - self.threshold], dim=1)
+
+
+def test_the_lead_along_the_track_by_hand(lesson):
+    leads = [lesson.lead_along_track(Leaning(threshold)) for threshold in (-1.05, 1.05)]
+    assert np.allclose(leads[0], lesson.PLACES + 1.05, atol=1e-5)
+    left = (lesson.PLACES < -1.05) | (lesson.PLACES > 1.05)
+    assert lesson.agreement(np.array(leads)) == pytest.approx(left.mean())
+    assert lesson.agreement(np.array(leads[:1])) == 1.0
+    middle = lesson.lead_along_track(Leaning(0.0))
+    shares = lesson.outward_share(np.array([middle, -middle, *leads]))
+    assert shares[0] == 1.0 and shares[1] == 0.0
+    assert shares[2] == pytest.approx(30 / 40) == shares[3]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0])

@@ -1,11 +1,13 @@
-"""Files and pictures: whole or not there, the same after loading, showing what they should."""
+"""Files and pictures: whole or not there, the same after loading, true to the run."""
 
 import io
 import math
+import multiprocessing
 import os
 import pickle
 import resource
 import signal
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,31 +16,31 @@ import torch
 from PIL import Image, ImageColor
 
 
-def test_a_file_is_replaced_and_stays_whole_on_a_full_disk(lesson, patch, tmp_path):
-    patch("OUTPUT_DIR", str(tmp_path / "not" / "yet there"))
+def test_a_file_is_replaced_and_stays_whole_on_a_full_disk(lesson, tmp_path):
+    path = tmp_path / "some.bin"
     for content in (b"first", b"old" * 100):
-        path = lesson.write("some.bin", content)
-        assert path == tmp_path / "not" / "yet there" / "some.bin"
-        assert path.read_bytes() == content and list(path.parent.iterdir()) == [path]
+        assert lesson.write(path, content) == path
+        assert path.read_bytes() == content
+        assert list(tmp_path.iterdir()) == [path]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
     try:
         with pytest.raises(OSError, match="large"):
-            lesson.write("some.bin", b"new" * 10_000)
+            lesson.write(path, b"new" * 10_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == b"old" * 100
+    assert list(tmp_path.iterdir()) == [path], "nothing unfinished is left"
 
 
-def test_a_reader_never_sees_half_a_file_even_of_a_killed_writer(lesson, patch, tmp_path):
-    patch("OUTPUT_DIR", str(tmp_path))
+def test_a_reader_never_sees_half_a_file_even_of_a_killed_writer(lesson, tmp_path):
     contents = [letter * 5_000_000 for letter in (b"a", b"b")]
-    path = lesson.write("some.bin", contents[0])
+    path = lesson.write(tmp_path / "some.bin", contents[0])
     writer = os.fork()
     if not writer:
         while True:
             for content in contents:
-                lesson.write("some.bin", content)
+                lesson.write(path, content)
     try:
         seen = [contents[0]]
         while len(seen) < 20:
@@ -52,26 +54,45 @@ def test_a_reader_never_sees_half_a_file_even_of_a_killed_writer(lesson, patch, 
     assert path.read_bytes() in contents
 
 
+def test_two_runs_in_one_folder_lose_no_file(lesson, tmp_path):
+    """Each writes the same name again and again; none of the writes may fail."""
+    path = tmp_path / "model.pt"
+
+    def write_often(letter):
+        for _ in range(300):
+            lesson.write(path, letter * 100_000)
+
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=write_often, args=(c,)) for c in (b"a", b"b")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert path.read_bytes() in (b"a" * 100_000, b"b" * 100_000)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.fixture
-def saved(lesson, patch, tmp_path):
+def saved(lesson, tmp_path):
     """A network, its settings and the file that keeps them."""
-    patch("OUTPUT_DIR", str(tmp_path))
     net = lesson.DQN(6, 3, [1, 1, 1, 1, 6, 12])
-    settings = lesson.changed(lesson.settings, SEED=5, LR=0.125)
-    return net, settings, lesson.save_agent("model.pt", net, settings)
+    settings = replace(lesson.settings, SEED=np.int64(5), LR=np.float64(0.125))
+    return net, settings, lesson.save_agent(tmp_path / "model.pt", net, settings)
 
 
 def test_an_agent_is_the_same_after_saving_and_loading(lesson, saved):
     net, settings, path = saved
     loaded, loaded_settings = lesson.load_agent(path)
-    assert vars(loaded_settings) == vars(settings)
+    assert loaded_settings == settings and loaded_settings.SEED == 5
     weights, states = loaded.state_dict(), torch.randn(50, 6)
-    assert all(torch.equal(weights[name], mine) for name, mine in net.state_dict().items())
+    for name, mine in net.state_dict().items():
+        assert torch.equal(weights[name], mine)
     assert torch.equal(net(states), loaded(states))
 
 
 class Evil:
-    """Would write a file when a careless reader unpickles it."""
+    """Would write a file if a careless reader unpickled it."""
 
     def __init__(self, path):
         self.path = path
@@ -80,25 +101,22 @@ class Evil:
         return open, (str(self.path), "w")
 
 
-FOREIGN = {  # from the bytes and the content of a good file, and an evil object
-    "empty": lambda good, saved, evil: b"",
-    "cut off": lambda good, saved, evil: good[: len(good) // 2],
-    "text": lambda good, saved, evil: b"hello, I am not a model",
-    "a pickle": lambda good, saved, evil: pickle.dumps(evil, 2),
-    "malicious": lambda good, saved, evil: {"weights": evil, "settings": {}},
-    "malicious settings": lambda good, saved, evil: {**saved, "settings": {"SEED": evil}},
-    "weights alone": lambda good, saved, evil: saved["weights"],
-    "a list": lambda good, saved, evil: [1, 2, 3],
-    "another network": lambda good, saved, evil: {**saved, "weights": {"w": torch.zeros(2)}},
-    "no settings": lambda good, saved, evil: {**saved, "settings": None},
-}
-
-
-@pytest.mark.parametrize("what", FOREIGN)
+@pytest.mark.parametrize(
+    "what", ["empty", "text", "malicious", "another network", "no settings"]
+)
 def test_files_that_are_no_agent_are_refused(lesson, saved, tmp_path, what):
     path = saved[2]
-    content = FOREIGN[what](path.read_bytes(), torch.load(path), Evil(tmp_path / "harm"))
-    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    good = torch.load(path)
+    if what == "empty":
+        path.write_bytes(b"")
+    elif what == "text":
+        path.write_bytes(b"hello, I am not a model")
+    elif what == "malicious":
+        path.write_bytes(pickle.dumps(Evil(tmp_path / "harm"), 2))
+    elif what == "another network":
+        torch.save({**good, "weights": {"w": torch.zeros(2)}}, path)
+    else:
+        torch.save({**good, "settings": None}, path)
     with pytest.raises(ValueError) as refused:
         lesson.load_agent(path)
     assert "model.pt" in str(refused.value) and "\n" not in str(refused.value)
@@ -107,13 +125,14 @@ def test_files_that_are_no_agent_are_refused(lesson, saved, tmp_path, what):
 
 
 def pixels(lesson, picture, colour, top=0, bottom=170):
-    """Columns and rows of the pixels of a colour between two rows, relative to the track.
+    """Columns and rows of the pixels of a colour between two rows.
 
-    Columns are in metres from its middle.
+    Columns are in metres from the middle of the track.
     """
     image = np.asarray(picture.convert("RGB"))
+    orange = np.all(image == ImageColor.getrgb(lesson.ORANGE), axis=-1)
+    ends = np.flatnonzero(orange[-12:].any(0))
     where = np.all(image == ImageColor.getrgb(colour), axis=-1)
-    ends = np.flatnonzero(np.all(image[-12:] == ImageColor.getrgb(lesson.ORANGE), axis=-1).any(0))
     rows, columns = np.nonzero(where[top:bottom])
     middle, half = (ends.min() + ends.max()) / 2, (ends.max() - ends.min()) / 2
     return (columns - middle) / half * 2.4, rows + top
@@ -134,6 +153,11 @@ def test_the_cart_is_drawn_where_the_state_says(lesson, x, angle):
     assert math.atan2(high - low, metres) == pytest.approx(angle, abs=0.06)
 
 
+def rightward(states):
+    """Push right, as NumPy booleans."""
+    return np.ones(len(states), bool)
+
+
 @pytest.mark.parametrize("every", [1, 4])
 def test_a_film_shows_every_nth_state_of_the_episode(lesson, every):
     env, over = lesson.make_env("CartPole-v1"), False
@@ -141,8 +165,9 @@ def test_a_film_shows_every_nth_state_of_the_episode(lesson, every):
     while not over:
         state, _, over, *_ = env.step(1)
         states.append(state)
-    steps, film = lesson.film(lambda states: [1] * len(states), 4, "pushes right", every)
-    assert steps == len(states) - 1
+    played = lesson.play(rightward, 4)
+    assert np.array_equal(played, states)
+    film = lesson.film(played, "pushes right", every)
     image = Image.open(io.BytesIO(film.data))
     shown = states[::every]
     assert image.n_frames == len(shown)
@@ -151,48 +176,65 @@ def test_a_film_shows_every_nth_state_of_the_episode(lesson, every):
         assert cart_of(lesson, image) == pytest.approx(state[0], abs=0.08)
         assert image.info["duration"] > 0
     alt = film._repr_mimebundle_()[1]["image/png"]["alt"]
-    assert "pushes right" in alt and str(steps) in alt
+    assert "pushes right" in alt and str(len(states) - 1) in alt
 
 
-def run_with(durations, means):
-    """A result with these durations of episodes, and evaluations every 250 steps."""
+@pytest.mark.parametrize(
+    "rule",
+    [lambda states: [1] * len(states), rightward, lambda states: states[:, 0] > 9],
+)
+def test_play_and_evaluate_take_the_same_policies(lesson, rule):
+    states = lesson.play(rule, 3)
+    assert lesson.evaluate(rule, [3]).tolist() == [len(states) - 1]
+    assert lesson.how_it_ends(states) == "the pole falls"
+
+
+def run_with(lesson, durations, means):
+    """A result with these durations, and evaluations every 250 steps."""
     steps = range(250, 250 * len(means) + 1, 250)
     result = SimpleNamespace(threshold=475, steps=steps[-1], finished=False)
-    result.durations = list(zip(np.cumsum(durations, dtype=int), durations, strict=True))
-    result.evaluations = [(n, mean, 0.0, 1.0) for n, mean in zip(steps, means, strict=True)]
+    ends = np.cumsum(durations, dtype=int)
+    result.durations = list(zip(ends, durations, strict=True))
+    result.evaluations = [
+        lesson.Evaluation(n, mean, 0.0, 1.0)
+        for n, mean in zip(steps, means, strict=True)
+    ]
     return result
 
 
-@pytest.mark.parametrize("episodes,window", [(0, 10), (30, 10), (130, 100)])
-def test_the_learning_curve_shows_what_happened(lesson, patch, episodes, window):
+@pytest.mark.parametrize("episodes", [0, 30, 130])
+def test_the_learning_curve_shows_what_happened(lesson, patch, episodes):
     durations = np.random.default_rng(0).integers(10, 60, episodes).tolist()
-    result = run_with(durations, [20.0, 480.0, 300.0])
+    result = run_with(lesson, durations, [20.0, 480.0, 300.0])
     figures, picture = [], lesson.picture
     patch("picture", lambda figure, alt: figures.append(figure) or picture(figure, alt))
     shown = lesson.plot_durations(result, show_result=True)
-    axes = figures[0].axes[0]
-    lines = [np.asarray(line.get_xydata(), float).tolist() for line in axes.lines]
-    assert [list(map(float, pair)) for pair in result.durations] in lines
-    assert [[250.0, 20.0], [500.0, 480.0], [750.0, 300.0]] in lines
-    means = [np.mean(durations[max(0, n - window) : n]) for n in range(1, episodes + 1)]
-    assert any(len(line) == episodes and np.allclose([m for _, m in line], means) for line in lines)
-    assert axes.get_ylim()[1] >= 500 and axes.get_xlim()[1] >= 750
+    left, right = figures[0].axes
+    dots, means = (line.get_ydata() for line in left.lines)
+    assert list(dots) == durations
+    by_hand = [np.mean(durations[max(0, n - 100) : n]) for n in range(1, episodes + 1)]
+    assert np.allclose(means, by_hand)
+    evaluations, threshold = right.lines
+    expected = [[250.0, 20.0], [500.0, 480.0], [750.0, 300.0]]
+    assert evaluations.get_xydata().tolist() == expected
+    assert set(threshold.get_ydata()) == {475}
+    assert right.get_xlim()[1] >= 750
     alt = shown._repr_mimebundle_()[1]["image/png"]["alt"]
     assert "750" in alt and lesson.verdict(result) in alt
-    assert Image.open(io.BytesIO(shown.data)).width <= 800
+    assert Image.open(io.BytesIO(shown.data)).width <= 820
 
 
-def test_the_live_plot_is_redrawn_in_place_and_at_the_end_and_fails_alone(lesson, patch, capsys):
-    shown, clock = [], [0.0]
-    handle = SimpleNamespace(update=shown.append)
-    patch("display", lambda *_, display_id: handle if display_id else None)
+def test_the_live_plot_is_redrawn_in_place_and_fails_alone(lesson, patch, capsys):
+    events, clock = [], [0.0]
+    patch("display", events.append)
+    patch("clear_output", lambda wait: events.append("clear") if wait else None)
     patch("time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    show, result = lesson.live_plot(), run_with([100, 120], [9.0])
-    for clock[0], finished, pictures in ((100, 0, 1), (100.1, 0, 1), (110, 0, 2), (110.1, 1, 3)):
-        result.finished = bool(finished)
+    show, result = lesson.live_plot(), run_with(lesson, [100, 120], [9.0])
+    moments = ((100, False, 1), (100.1, False, 1), (110, False, 2), (110.1, True, 3))
+    for clock[0], result.finished, pictures in moments:
         show(result)
-        assert len(shown) == pictures
-    assert shown[0]._repr_mimebundle_()[1]["image/png"]["alt"]
+        assert events[::2] == ["clear"] * pictures and len(events) == 2 * pictures
+    assert events[1]._repr_mimebundle_()[1]["image/png"]["alt"]
 
     def fails(*_, **__):
         raise OSError("no room for a font")
@@ -200,3 +242,17 @@ def test_the_live_plot_is_redrawn_in_place_and_at_the_end_and_fails_alone(lesson
     patch("plot_durations", fails)
     show(result)
     assert "no room for a font" in capsys.readouterr().out
+    assert len(events) == 6
+
+
+def test_copies_of_the_network_are_kept_at_each_evaluation(lesson):
+    networks, shown = [], []
+    s = replace(lesson.settings, MAX_STEPS=300, EVAL_EVERY=100, BATCH_SIZE=16)
+    s = replace(s, TARGET_EPSILON=0.0, MIRROR=False)
+    result = lesson.train(s, show=lesson.keep_copies(networks, shown.append))
+    assert len(networks) == len(shown) == 3 and shown[0] is result
+    last = result.policy_net.layer1.weight
+    assert torch.equal(networks[2].layer1.weight, last)
+    assert not torch.equal(networks[1].layer1.weight, last)
+    _, passes = lesson.second_half(networks, result)
+    assert len(passes) == 2, "steps 200 and 300 of 300"

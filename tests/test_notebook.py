@@ -1,130 +1,193 @@
-"""The committed notebook: its budgets, its outputs, the numbers in its prose, its exercises."""
+"""The committed notebook: outputs, form, numbers in the prose, exercises."""
 
 import ast
 import base64
 import io
 import re
-import statistics
+from collections import Counter
 
 import pytest
-from conftest import MACHINE_PATH, check_outputs, code_cells, pictures_of, prose, text_of
 from PIL import Image
 
-import load_definitions as loader
-from refresh_notebook import code_hash
-
-BUDGETS = {"cells": 125, "lines of code": 700, "words": 5_500, "parameters": 17}  # at most
-BUDGETS |= {"longest cell": 30, "median cell": 8, "bytes": 1_000_000}
-BUDGETS |= {"cells until a film": 12, "cells until training": 50}
-
-
-def test_budgets(committed):
-    lines = [sum(map(bool, map(str.strip, c.source.splitlines()))) for c in code_cells(committed)]
-    (parameters,) = [c for c in committed.cells if "parameters" in c.metadata.get("tags", [])]
-    found = {"cells": len(committed.cells), "lines of code": sum(lines)}
-    found |= {"longest cell": max(lines), "median cell": statistics.median(lines)}
-    found |= {"words": len(prose(committed).split()), "bytes": loader.NOTEBOOK.stat().st_size}
-    found["parameters"] = len(ast.parse(parameters.source).body)
-    for name, call in (("cells until a film", "= film("), ("cells until training", "= train(")):
-        found[name] = 1 + [call in cell.source for cell in committed.cells].index(True)
-    assert {name: (n, BUDGETS[name]) for name, n in found.items() if n > BUDGETS[name]} == {}
-    assert found.keys() == BUDGETS.keys()
-
-
-def test_no_code_hides_in_strings(committed):
-    for cell in code_cells(committed):
-        for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                assert not re.search(r"^\s*(import|def|class|for .* in) ", node.value, re.M)
+from tests.helpers import (
+    MACHINE_PATH,
+    check_outputs,
+    code_cells,
+    pictures_of,
+    prose,
+    text_of,
+)
+from tools import load_definitions as loader
+from tools.refresh_notebook import METADATA, code_hash
 
 
 def test_outputs_are_clean_and_belong_to_the_code(committed):
-    assert committed.metadata["outputs_of_code"] == code_hash(committed.cells), "make notebook"
-    assert set(committed.metadata) == {"kernelspec", "language_info", "outputs_of_code"}
-    assert committed.metadata.kernelspec.name == "python3"
+    expected = {**METADATA, "outputs_of_code": code_hash(committed.cells)}
+    assert committed.metadata == expected, "make notebook"
     assert all(set(cell.metadata) <= {"tags"} for cell in committed.cells)
     check_outputs(committed)
     assert not MACHINE_PATH.search(prose(committed))
+    assert loader.NOTEBOOK.stat().st_size < 1_000_000
 
 
-def test_pictures_of_the_run_and_of_the_prose(committed):
-    images = [Image.open(io.BytesIO(base64.b64decode(data))) for data, _ in pictures_of(committed)]
+def test_pictures_can_be_read_by_everybody(committed):
+    pictures = pictures_of(committed)
+    images = [Image.open(io.BytesIO(base64.b64decode(data))) for data, _ in pictures]
     assert len(images) >= 10 and all(image.width <= 820 for image in images)
-    assert sum(getattr(image, "n_frames", 1) > 5 for image in images) >= 3, "films"
-    outputs = {data.strip() for data, _ in pictures_of(committed)}
-    for cell in committed.cells:
-        shown = re.findall(r"!\[([^\]]*)\]\(attachment:([^)]+)\)", cell.source)
-        assert {name for _, name in shown} == set(cell.get("attachments", {}))
-        for alt, name in shown:
-            data = cell.attachments[name]["image/png"]
-            assert len(alt.split()) >= 6 and data.strip() in outputs, "from this very run"
-            committed_file = loader.ROOT / "images" / name
-            assert committed_file.read_bytes() == base64.b64decode(data)
+    assert sum(getattr(image, "n_frames", 1) > 5 for image in images) >= 4, "films"
+    assert all(len(alt.split()) >= 4 for _, alt in pictures)
+    shown = {data.strip() for data, _ in pictures}
+    for name in ("agent.png", "collapse_and_cure.png"):
+        committed_file = (loader.ROOT / "images" / name).read_bytes()
+        assert base64.b64encode(committed_file).decode() in {
+            data.replace("\n", "") for data in shown
+        }, "from this very run"
 
 
-def test_links_and_placeholders(committed):
+def test_it_can_be_read_everywhere(committed):
+    """Attachments, relative links and folding fail in Studio, Colab or on GitHub."""
     text = prose(committed)
-    anchors = {h.strip().replace(" ", "-") for h in re.findall(r"^#+ (.+)$", text, re.M)}
-    links = set(re.findall(r"\]\(#([^)]+)\)", text))
-    assert links <= anchors and len(links) >= 18
-    assert len(EXERCISES) == len(re.findall(r"<summary>Solution", text)) >= 4
-    assert "@@" not in text and "TODO" not in text
+    for form in ("attachment:", "](../", "](#", "<details", "@@", "TODO"):
+        assert form not in text
+    for cell in committed.cells:
+        if cell.cell_type == "markdown":
+            without_code = re.sub(r"(?s)```.*?```", "", cell.source)
+            headings = re.findall(r"(?m)^#{1,4} ", without_code)
+            starts = cell.source.startswith("#")
+            assert len(headings) == starts, (
+                "contents lists see a cell's first line only"
+            )
+    sections = re.findall(r"(?m)^## (\d+) ", text)
+    assert sections == [str(number) for number in range(1, 19)]
 
 
-# What the prose says of the committed run: (pattern in the prose, pattern in the outputs). The
-# groups of both are numbers that must agree, in the same order.
+def test_the_code_is_plain(committed):
+    names = Counter()
+    for cell in code_cells(committed):
+        assert all(len(line) <= 88 for line in cell.source.splitlines()), cell.source
+        tree = ast.parse(cell.source)
+        kinds = {type(node) for node in ast.walk(tree)}
+        assert not kinds & {ast.NamedExpr, ast.Lambda}
+        defined = (ast.FunctionDef, ast.ClassDef)
+        names.update(node.name for node in tree.body if isinstance(node, defined))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_the_cart_falls_early(committed):
+    cells = code_cells(committed)
+    films = [i for i, cell in enumerate(cells) if pictures_of_cell(cell)]
+    assert films[0] <= 4, "the fifth code cell at the latest"
+
+
+def pictures_of_cell(cell):
+    """The pictures that a cell shows."""
+    return [out for out in cell.outputs if "image/png" in out.get("data", {})]
+
+
+# What the prose says of the committed run: (pattern in the prose, pattern in the
+# outputs). The groups of both are numbers that must agree, in the same order.
 NUMBERS = [
-    (r"target takes the larger: .* = ([\d.]+)\$", r"\| plain DQN \| ([\d.]+) \|"),
-    (r"the target is \$1 \+ .* = ([\d.]+)\$", r"\| careful \| ([\d.]+) \|"),
+    (r"take the larger value: .* = ([\d.]+)\$", r"\| plain DQN \| ([\d.]+) \|"),
+    (r"and ε′ = 0.7, it is .* = ([\d.]+)\$", r"\| careful, ε′ = 0.7 \| ([\d.]+) \|"),
+    (r"first two evaluations, both (\d+)", r"evaluations: (\d+) "),
+    (r"jumps from (\d+) to (\d+)", r"evaluations: .* (\d+) (\d+)\n"),
+    (r"agree on the push at only (\d+) %", r"all of them agree on (\d+)%"),
+    (
+        r"stand at about (\d+) and move up and down by (\d+)\.",
+        r"\| plain DQN \| (\d+)\.\d\d \| (\d+)\.\d\d \|",
+    ),
+    (
+        r"It is ([\d.]+) in size and moves by ([\d.]+),",
+        r"\| plain DQN \| \d+\.\d+ \| \d\.\d+ \| ([\d.]+) \| ([\d.]+) \|",
+    ),
+    (
+        r"careful lead is ([\d.]+) in size and moves by ([\d.]+),",
+        r"\| careful \| \d+\.\d+ \| \d\.\d+ \| ([\d.]+) \| ([\d.]+) \|",
+    ),
+    (
+        r"agree on the push at (\d+) % of the places",
+        r"agree on: \d+% plain, (\d+)% careful",
+    ),
 ]
 
 
-def test_the_committed_run_bears_out_the_prose(committed):
-    printed = "\n".join(text_of(cell) for cell in code_cells(committed))
+def numbers(pattern, text):
+    """The groups of the first match, as rounded numbers."""
+    found = re.search(pattern, text)
+    assert found, pattern
+    return [float(group.replace(",", "")) for group in found.groups()]
 
-    def numbers(pattern, text=printed):
-        """The groups of the first match as numbers."""
-        found = re.search(pattern, text)
-        assert found, pattern
-        return [float(group.replace(",", "")) for group in found.groups()]
 
-    for said, found in NUMBERS:
-        assert numbers(said, prose(committed)) == numbers(found), said
-    plain, careful = numbers(r"steadiness: ([\d.]+) plain, ([\d.]+) careful")
+@pytest.fixture(scope="module")
+def printed(committed):
+    """All that the committed run has put out."""
+    return "\n".join(text_of(cell) for cell in code_cells(committed))
+
+
+@pytest.mark.parametrize("said,found", NUMBERS)
+def test_numbers_in_the_prose_are_those_of_the_run(committed, printed, said, found):
+    expected = numbers(found, printed)
+    assert numbers(said, prose(committed)) == pytest.approx(
+        expected, abs=0.501 * (max(expected) > 3)
+    ), said
+
+
+def test_the_committed_run_bears_out_the_prose(printed):
+    plain, careful = numbers(r"held: ([\d.]+) plain, ([\d.]+) careful", printed)
     assert plain < 0.7 < 0.9 < careful
-    gaps = [int(n) for n in re.findall(r"in (\d+)% of the steps the error", printed)]
-    assert len(gaps) == 2 and gaps[0] > 2 * gaps[1]
-    promised, received, error = numbers(r"promised ([\d.]+), received ([\d.]+) ± ([\d.]+)")
-    assert abs(promised - received) < 2 * error, "the promise is kept to the stumbling player"
+    pattern = r"promised ([\d.]+), received ([\d.]+) ± ([\d.]+)"
+    promised, received, error = numbers(pattern, printed)
+    assert abs(promised - received) < error, "the promise to the stumbling player"
     assert re.findall(r"it pushes (\w+)", printed) == ["left", "right"], "outward"
-    (rule,) = numbers(r"\| rule: about to fall \| ([\d.]+) \|")
-    (final,) = numbers(r"\| final agent \| ([\d.]+) \|")
+    shares = re.findall(r"outward on (\d+)% of the track", printed)
+    assert int(shares[0]) > int(shares[1]), "where it passes, and where it fails"
+    (rule,) = numbers(r"\| push where it falls \| ([\d.]+) \|", printed)
+    (final,) = numbers(r"\| final agent \| ([\d.]+) \|", printed)
     assert 475 < rule < 499 and final >= 475
+    assert re.search(r"20 × the cart leaves the track", printed)
 
 
-EXERCISES = [i for i, cell in enumerate(loader.cells()) if "exercise" in loader.tags(cell)]
+EXERCISES = [
+    i for i, cell in enumerate(loader.cells()) if "exercise" in loader.tags(cell)
+]
+
+
+def solutions():
+    """The solutions at the end of the notebook, in their order."""
+    cells = loader.cells()
+    (last,) = [c["source"] for c in cells if c["source"].startswith("### Solutions")]
+    return re.findall(r"(?s)```python\n(.*?)```", last)
 
 
 @pytest.fixture(scope="module")
 def exercise_names(lesson):
-    """The names that an exercise may use: definitions, and those of the cells on targets."""
+    """The names that an exercise may use: definitions, and those of the checks."""
     names = dict(lesson.train.__globals__)
     for cell in loader.cells():
-        if cell["cell_type"] == "code" and "\nthree = " in cell["source"]:
+        if "\nthree_steps = " in cell["source"] or "example = re" in cell["source"]:
             exec(cell["source"], names)
     return names
 
 
-LONG = {i: [pytest.mark.full] * ("Acrobot" in loader.cells()[i]["source"]) for i in EXERCISES}
+CASES = [pytest.param(i, 0, id=f"exercise {i + 1}") for i in range(3)]
+CASES += [
+    pytest.param(3, seed, id=f"exercise 4, seed {seed}", marks=pytest.mark.full)
+    for seed in range(4)
+]
 
 
-@pytest.mark.parametrize("index", [pytest.param(i, marks=LONG[i]) for i in EXERCISES])
-@pytest.mark.timeout(600)
-def test_an_exercise_is_not_yet_solved_and_its_solution_solves_it(exercise_names, capsys, index):
-    source, after = loader.cells()[index]["source"], loader.cells()[index + 1]["source"]
-    exec(source, exercise_names)
+@pytest.mark.parametrize("number,seed", CASES)
+@pytest.mark.timeout(900)
+def test_an_exercise_is_not_yet_right_and_its_solution_is(
+    exercise_names, lesson, capsys, number, seed
+):
+    assert len(EXERCISES) == len(solutions()) == 4
+    source = loader.cells()[EXERCISES[number]]["source"]
+    names = {**exercise_names}
+    names["settings"] = lesson.replace(lesson.settings, SEED=seed)
+    exec(source, names)
     assert capsys.readouterr().out.startswith("not yet")
-    (solution,) = re.findall(r"<details>.*?```python\n(.*?)```.*?</details>", after, re.S)
     _, check = source.split("# change this line\n")
-    exec(solution + check, exercise_names)
-    assert "solved" in capsys.readouterr().out
+    exec(solutions()[number] + check, names)
+    said = capsys.readouterr().out
+    assert "right" in said and "not yet" not in said
