@@ -94,7 +94,7 @@ NUMBERS = [
     (r"agree on the push at only (\d+) %", r"all of them agree on (\d+)%"),
     (
         r"stand at about (\d+) and move up and down by (\d+)\.",
-        r"\| plain DQN \| (\d+)\.\d\d \| (\d+)\.\d\d \|",
+        r"\| plain DQN \| (\d+\.\d\d) \| (\d+\.\d\d) \|",
     ),
     (
         r"It is ([\d.]+) in size and moves by ([\d.]+),",
