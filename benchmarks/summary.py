@@ -192,16 +192,15 @@ def moments(runs):
     Also the share of places that change their push, where the verdict changes from one
     evaluation to the next and where it does not.
     """
-    counts = {"less than half": [0, 0], "half to 85 %": [0, 0], "more": [0, 0]}
+    labels = ("less than half", "exactly half", "half to 85 %", "85 % or more")
+    counts = {label: [0, 0] for label in labels}
     flips = {"same verdict": [], "other verdict": []}
     for run in runs:
         if "outward" not in run:
             continue
         passes = run["passes"]
         for share, passed in zip(run["outward"], passes, strict=True):
-            label = "more" if share >= 0.85 else "half to 85 %"
-            if share < 0.5:
-                label = "less than half"
+            label = labels[int(np.searchsorted([0.5, 0.501, 0.85], share, "right"))]
             counts[label][0] += passed
             counts[label][1] += 1
         for one, next_one, share in zip(passes, passes[1:], run["flips"], strict=False):
