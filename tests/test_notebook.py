@@ -97,7 +97,7 @@ NUMBERS = [
         r"\| plain DQN \| (\d+\.\d\d) \| (\d+\.\d\d) \|",
     ),
     (
-        r"It is ([\d.]+) in size and moves by ([\d.]+),",
+        r"The lead is ([\d.]+) in size and moves by ([\d.]+),",
         r"\| plain DQN \| \d+\.\d+ \| \d\.\d+ \| ([\d.]+) \| ([\d.]+) \|",
     ),
     (
