@@ -74,7 +74,12 @@ def test_make_targets_and_files_that_a_page_names_exist(name):
 
 
 def test_make_alone_lists_its_targets_and_runs_nothing():
-    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, encoding="utf-8")
+    done = subprocess.run(
+        ["make", "--no-print-directory"],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+    )
     assert done.returncode == 0
     for target in ("lab", "run", "test", "test-full", "notebook", "clean"):
         assert re.search(rf"^make {target} +\w+", done.stdout, re.M), target
