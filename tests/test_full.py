@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import urllib.request
 import nbformat
 import pytest
 
-from tests.helpers import check_outputs, edited, execute, papermill
+from tests.helpers import check_outputs, edited, execute, papermill, prose
 from tools import load_definitions as loader
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
@@ -143,4 +144,13 @@ def test_jupyterlab_runs_every_cell_and_redraws_in_place(browser, tmp_path):
         model = page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON()")
         check_outputs(nbformat.from_dict(model))
         assert page.locator(".jp-OutputArea img").evaluate_all(LOADED) and errors == []
+        page.evaluate("jupyterapp.commands.execute('toc:show-panel')")
+        page.wait_for_selector(".jp-TableOfContents .jp-tocItem")
+        listed = page.locator(
+            ".jp-TableOfContents .jp-tocItem-content"
+        ).all_inner_texts()
+        text = prose(notebook)
+        sections = re.findall(r"(?m)^## (\d+ .*)$", text)
+        assert len(sections) == 18
+        assert [title for title in sections if title not in listed] == []
         page.close()
