@@ -287,7 +287,7 @@ class Leaning(torch.nn.Module):
         self.threshold = threshold
 
     def forward(self, states):
-        x = states[:, 0]
+        x = states[:, 0] + 10 * states[:, 1:].sum(dim=1)  # at rest and upright: x
         return torch.stack([torch.full_like(x, 7.0), 7 + x - self.threshold], dim=1)
 
 
@@ -301,6 +301,19 @@ def test_the_lead_along_the_track_by_hand(lesson):
     shares = lesson.outward_share(np.array([middle, -middle, *leads]))
     assert shares[0] == 1.0 and shares[1] == 0.0
     assert shares[2] == pytest.approx(30 / 40) == shares[3]
+
+
+def test_a_mirror_for_three_actions_is_refused_before_training(lesson, patch):
+    steps = []
+    patch("select_action", lambda *_: steps.append(1) or 0)
+    s = lesson.replace(lesson.settings, MIRROR=True, MAX_STEPS=5)
+    options = {"env_id": "Acrobot-v1", "scale": [1, 1, 1, 1, 6, 12]}
+    options["remember"] = lesson.remember_mirrored
+    with pytest.raises(ValueError, match=r"MIRROR.*two actions"):
+        lesson.train(s, **options)
+    assert steps == []
+    lesson.train(lesson.replace(s, MIRROR=False), **options)
+    assert len(steps) == 5
 
 
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
