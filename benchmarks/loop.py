@@ -9,7 +9,6 @@ import math
 import time
 from collections import deque
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 from torch import nn
@@ -59,19 +58,8 @@ def loop(
     window = Window(n_steps, settings.GAMMA)
     target_settings = replace(settings, GAMMA=settings.GAMMA**n_steps)
     optimize = optimize_squared if squared else lesson.optimize_model
-    result = SimpleNamespace(
-        settings=settings,
-        policy_net=player,
-        target_net=target_net,
-        memory=memory,
-        threshold=env.spec.reward_threshold,
-        durations=[],
-        evaluations=[],
-        losses=[],
-        steps=0,
-        seconds=0.0,
-        finished=False,
-    )
+    threshold = env.spec.reward_threshold
+    result = lesson.Result(settings, player, target_net, memory, threshold, [], [], [])
     episode_start = 0
     started = time.perf_counter()
     for step in range(1, settings.MAX_STEPS + 1):
@@ -100,13 +88,9 @@ def loop(
             episode_start = step
             state = lesson.reset_env(env)
         if step % settings.EVAL_EVERY == 0 or step == settings.MAX_STEPS:
-            result.steps = step
             result.seconds += time.perf_counter() - started
+            lesson.record_evaluation(result, step, env_id)
             result.finished = step == settings.MAX_STEPS
-            policy = lesson.greedy(player)
-            returns = lesson.evaluate(policy, lesson.VALIDATION_STARTS, env_id)
-            outcome = (returns.mean(), returns.min(), result.seconds)
-            result.evaluations.append(lesson.Evaluation(step, *outcome))
             if show:
                 show(result)
             started = time.perf_counter()

@@ -23,6 +23,7 @@ PACKAGES = {
 }
 NEVER = 1e18  # stands for "not within the budget" where numbers are sorted
 EARLY = 10_000  # steps of the notebook's own budget
+OUTWARD = ("less than half", "exactly half", "half to 85 %", "85 % or more")
 ROW = ("first_pass", "held", "end", "agreement", "ratio")
 
 
@@ -186,23 +187,33 @@ def row_of(runs, variant, size):
     return row
 
 
+def outward_label(share):
+    """Return in words on how much of the track the push is outward."""
+    if share < 0.5:
+        return OUTWARD[0]
+    if share == 0.5:
+        return OUTWARD[1]
+    if share < 0.85:
+        return OUTWARD[2]
+    return OUTWARD[3]
+
+
 def moments(runs):
     """Count evaluations and passes by the share of the track with an outward push.
 
     Also the share of places that change their push, where the verdict changes from one
     evaluation to the next and where it does not.
     """
-    labels = ("less than half", "exactly half", "half to 85 %", "85 % or more")
-    counts = {label: [0, 0] for label in labels}
+    counts = {label: [0, 0] for label in OUTWARD}
     flips = {"same verdict": [], "other verdict": []}
     for run in runs:
         if "outward" not in run:
             continue
         passes = run["passes"]
         for share, passed in zip(run["outward"], passes, strict=True):
-            label = labels[int(np.searchsorted([0.5, 0.501, 0.85], share, "right"))]
-            counts[label][0] += passed
-            counts[label][1] += 1
+            count = counts[outward_label(share)]
+            count[0] += passed
+            count[1] += 1
         for one, next_one, share in zip(passes, passes[1:], run["flips"], strict=False):
             flips["same verdict" if one == next_one else "other verdict"].append(share)
     shares = {name: float(np.mean(s)) if s else None for name, s in flips.items()}

@@ -12,6 +12,7 @@ from playwright.sync_api import sync_playwright
 
 from tools import load_definitions as loader
 
+PAPERMILL = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3"]
 MACHINE_PATH = re.compile(
     r"/(?:root|home|Users|tmp|var|opt|work|mnt)/[\w.-]+|[A-Z]:\\\\\w"
 )
@@ -84,8 +85,7 @@ def execute(command, cwd, drop=(), limit=280, **environment):
 
 def papermill(folder, parameters, **options):
     """Execute the notebook in `folder`; return code, text and the executed file."""
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3"]
-    command += [loader.NOTEBOOK, "executed.ipynb"]
+    command = [*PAPERMILL, loader.NOTEBOOK, "executed.ipynb"]
     for name, value in parameters.items():
         command += ["-p", name, value]
     done = execute(command, folder, **options)

@@ -5,7 +5,6 @@ Runs are short: 150 steps, and one seed in the comparison.
 
 import json
 import math
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers import check_outputs, code_cells, execute
+from tests.helpers import PAPERMILL, check_outputs, code_cells, execute
 from tools import load_definitions as loader
 
 BUDGET = ["-p", "MAX_STEPS", "150", "-p", "EVAL_EVERY", "100"]
@@ -23,8 +22,7 @@ BUDGET = ["-p", "MAX_STEPS", "150", "-p", "EVAL_EVERY", "100"]
 def run(folder, *options, seeds=0, **environment):
     """Execute the notebook in a folder of its own; `options` are papermill's."""
     folder.mkdir()
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3"]
-    command += [loader.NOTEBOOK, "executed.ipynb", *BUDGET]
+    command = [*PAPERMILL, loader.NOTEBOOK, "executed.ipynb", *BUDGET]
     command += ["-p", "COMPARE_SEEDS", seeds, *options]
     done = execute(command, folder, **environment)
     done.folder = folder

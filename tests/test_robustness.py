@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import nbformat
 import pytest
 
-from tests.helpers import code_cells, execute, text_of
+from tests.helpers import PAPERMILL, code_cells, execute, text_of
 from tools import load_definitions as loader
 
 KERNEL = "Python 3.10 - Pytorch and Tensorflow"
@@ -133,9 +133,8 @@ def test_names_of_modules_beside_the_notebook_cost_the_workers_at_most(tmp_path)
     for name in ("random", "signal"):
         (tmp_path / f"{name}.py").write_text("print(1)", encoding="utf-8")
     executed = tmp_path / "executed.ipynb"
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3"]
-    command += ["--cwd", tmp_path, loader.NOTEBOOK, executed, "-p", "MAX_STEPS", "150"]
-    command += ["-p", "COMPARE_SEEDS", "2"]
+    command = [*PAPERMILL, "--cwd", tmp_path, loader.NOTEBOOK, executed]
+    command += ["-p", "MAX_STEPS", "150", "-p", "COMPARE_SEEDS", "2"]
     done = execute(command, loader.ROOT)
     assert done.code == 0, done.text[-3000:]
     assert (tmp_path / "outputs" / "model.pt").exists()
