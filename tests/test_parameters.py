@@ -298,12 +298,13 @@ def injected(*names):
     return "# Parameters\n" + "".join(f"{name} = 64\n" for name in names)
 
 
-def test_unknown_names_are_those_of_the_cell_of_papermill(lesson):
+def test_unknown_names_are_those_of_the_latest_cell_of_papermill(lesson):
     known = injected("SEED", "DEVICE", "COMPARE_SEEDS")
     wrong = injected("SEED", "BATCHSIZE", "seed")
     unknown = lesson.unknown_parameters
     assert unknown(["", "MY_NOTE = 1", known]) == []
     assert unknown([known, wrong, "x = 1"]) == ["BATCHSIZE", "seed"]
+    assert unknown([wrong, known]) == [], "the reader has corrected it"
 
 
 def test_names_of_a_readers_own_are_not_refused(lesson):
