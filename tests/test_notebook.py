@@ -147,7 +147,7 @@ def test_numbers_in_the_prose_are_those_of_the_run(committed, printed, said, fou
 def test_the_committed_run_bears_out_the_prose(printed):
     plain, careful = numbers(r"held: ([\d.]+) plain, ([\d.]+) careful", printed)
     assert plain < 0.7 < 0.9 < careful
-    pattern = r"promised ([\d.]+), received ([\d.]+) ± ([\d.]+)"
+    pattern = r"promised ([\d.]+), received ([\d.]+), error ([\d.]+)"
     promised, received, error = numbers(pattern, printed)
     assert abs(promised - received) < error, "the promise to the stumbling player"
     assert re.findall(r"it pushes (\w+)", printed) == ["left", "right"], "outward"

@@ -128,7 +128,7 @@ BAD = {
     "MIRROR": ["yes", 1, None, 0.0],
     "COMPARE_SEEDS": [-1, 2.5, True, None, "4"],
     "TRACKING": ["on", "azure", True, 2],
-    "OUTPUT_DIR": ["", "  ", None, 1.5],
+    "OUTPUT_DIR": ["", "  ", None, 1.5, True],
     "DEVICE": ["gpu", None, True, 0],
 }
 
@@ -253,7 +253,7 @@ def test_a_gpu_that_fails_is_not_used_and_it_says_so(lesson, monkeypatch, capsys
 def test_a_folder_that_cannot_be_written_is_refused(choose, tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.write_bytes(b"")
-    for folder in (file, file / "below", "~nobody-has-this-name/x"):
+    for folder in (file, file / "below", "~nobody-has-this-name/x", "a\0b"):
         with pytest.raises(ValueError, match="OUTPUT_DIR.*cannot be written"):
             choose(OUTPUT_DIR=str(folder))
 
