@@ -46,7 +46,7 @@ html: .venv/run.stamp  ## export the committed notebook as a page, without runni
 test: lint  ## check style, and run all tests that take minutes
 	$(PYTEST) -m "not full"
 
-test-full: lint has-browser  ## run all tests; they need Chromium
+test-full: lint has-browser .venv-bench/run.stamp  ## run all tests; they need Chromium
 	$(PYTEST)
 
 notebook: run  ## run, and put outputs and pictures into the repository
