@@ -24,9 +24,15 @@ def count(value):
     return "not solved" if value is None else f"{value:,.0f}"
 
 
+def rounded(value):
+    """Return a number as text: 0.41, 4.1, 41, 412."""
+    decimals = 2 if value < 1 else 1 if value < 10 else 0
+    return f"{value:,.{decimals}f}"
+
+
 def seconds(value):
     """Return seconds as text; None is "not solved"."""
-    return "not solved" if value is None else f"{value:.3g}"
+    return "not solved" if value is None else rounded(value)
 
 
 def share(value):
@@ -46,7 +52,7 @@ def ratio(found):
     """Return a ratio of times with its interval as text."""
     least = "at least " if found["at_least"] else ""
     numbers = [found[name] for name in ("ratio", "low", "high")]
-    return least + between(numbers, "{:.3g}".format)
+    return least + between(numbers, rounded)
 
 
 def marked(label, seeds, planned):
@@ -214,15 +220,96 @@ def render(results, pictures="results/latest"):
     return fill("template.md", pictures=pictures, **values_of(results))
 
 
+def percent(value):
+    """Return a share as text, in percent."""
+    return f"{100 * value:.0f} %"
+
+
+def median_and_range(values, form):
+    """Return the median of values and their range as text."""
+    return f"{form(np.median(values))} ({form(min(values))} to {form(max(values))})"
+
+
+def lead_rows(results):
+    """Return the rows of the lesson's table about the lead along the track."""
+    shown = {
+        "held": ("held", share),
+        "all evaluations agree on this share of the track": ("agreement", percent),
+        "places that change their push from one evaluation to the next": (
+            "flips",
+            percent,
+        ),
+        "size of the mean lead ÷ its spread, at the median place": (
+            "ratio",
+            "{:.1f}".format,
+        ),
+    }
+    rows = []
+    for label, (name, form) in shown.items():
+        plain, careful = (results["dose"][dose][name] for dose in ("0.0", "0.7"))
+        found = [median_and_range(values, form) for values in (plain, careful)]
+        rows.append(line([label, *found]))
+    return rows
+
+
+def careful_seeds(results):
+    """Return on how many seeds the careful target holds 1.00, and the other shares."""
+    found = results["dose"]["0.7"]["held"]
+    lower = sorted((value for value in found if value < 1), reverse=True)
+    whole = len(found) - len(lower)
+    listed = ", ".join(map(share, lower))
+    return f"on {whole} of {len(found)} it holds 1.00, and on the others {listed}"
+
+
+def sentences(results):
+    """Return parts of sentences of the lesson that depend on the results."""
+    plain = results["moments"]["0.0"]
+    less, half, more, most = plain["passed_of"].values()
+    other, same = plain["flips"]["other verdict"], plain["flips"]["same verdict"]
+    search = results["search"]
+    own = results["summary"]["cleanrl"]["own"]
+    ours = results["summary"]["notebook"]
+    return [
+        f"Over {len(results['dose']['0.0']['held'])} seeds (medians",
+        "exactly half of the track, {} of {} evaluations pass".format(*half),
+        "less than half, {} of {} pass".format(*less),
+        "from half to 85 %, {} of {}".format(*more),
+        "from 85 % on, {} of {}".format(*most),
+        "outward on 85 % or more, {} of {} pass".format(*most),
+        "In {} of {} runs that have both".format(*plain["outward_within"]),
+        f"{percent(other)} of the places change their push",
+        f"two passes or two failures, {percent(same)} do",
+        "it is there in {} of {} runs".format(*plain["flips_within"]),
+        f"the best of {search['trials']} sets held {share(search['held'])} on the "
+        f"{search['seeds']} seeds",
+        f"{own['seeds']} runs of {count(own['steps'])} steps",
+        f"solved after a median of {count(own['steps_p10_p50_p90_max'][1])} steps",
+        f"They hold {', '.join(map(share, sorted(own['held'])))} in",
+        f"last evaluations are {', '.join(map(count, sorted(own['last_means'])))}",
+        f"Over {ours['seeds']} seeds the final agent holds "
+        f"{mean_and_worst(ours['held_early'])}",
+        f"it is solved on {ours['solved']} of them",
+        careful_seeds(results),
+    ]
+
+
 def quotes(results):
-    """Return what others quote: README's paragraph, and held by row for the lesson."""
+    """Return what others quote: README's paragraph, the lesson's rows and sentences.
+
+    `rows` has what is held, by the label of the row.
+    """
     rows = {}
     prefixes = {"added": "", "dose": "ε′ = ", "acrobot": "Acrobot, "}
     for part, prefix in prefixes.items():
         for label, v in results[part].items():
             rows[prefix + label] = mean_and_worst(v["held"])
     paragraph = fill("paragraph.md", **values_of(results)).strip()
-    return {"paragraph": paragraph, "rows": rows}
+    return {
+        "paragraph": paragraph,
+        "rows": rows,
+        "lead_rows": lead_rows(results),
+        "sentences": sentences(results),
+    }
 
 
 def draw_curves(results, path, axis):
@@ -310,7 +397,8 @@ def main():
         text = (arguments.results / f"{arguments.name}.json").read_text("utf-8")
         found = quotes(json.loads(text))
         rows = [line(row) for row in found["rows"].items()]
-        print(found["paragraph"], "", *rows, sep="\n")
+        print(found["paragraph"], "", *rows, "", *found["lead_rows"], sep="\n")
+        print("", *found["sentences"], sep="\n")
     else:
         print(write(arguments.name, arguments.results))
 

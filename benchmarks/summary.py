@@ -78,6 +78,11 @@ def held(curve, budget):
     return float(np.mean(np.array(means) >= PASS)) if means else None
 
 
+def held_early(curve, budget):
+    """Return the same for the notebook's own budget, or for a shorter run."""
+    return held(curve, min(EARLY, budget, curve[-1][0]))
+
+
 def solved_at(run, name, budget):
     """Return the steps, updates or seconds to solved; None: not within the budget."""
     within = run["steps"] is not None and run["steps"] <= budget
@@ -107,7 +112,7 @@ def summarise(runs, others, budget, planned):
         "steadiness_seeds": len(runs),
         "planned_seeds": planned,
         "held": shares,
-        "held_early": [held(run["curve"], min(EARLY, budget)) for run in runs],
+        "held_early": [held_early(run["curve"], budget) for run in every],
         "held_iqm": interval(iqm, shares),
         "steadiness_mean": float(np.mean(shares)),
         "steadiness_worst": min(shares),
@@ -202,10 +207,12 @@ def moments(runs):
     """Count evaluations and passes by the share of the track with an outward push.
 
     Also the share of places that change their push, where the verdict changes from one
-    evaluation to the next and where it does not.
+    evaluation to the next and where it does not. `outward_within` and `flips_within`
+    say in how many single runs, of how many, the same holds.
     """
     counts = {label: [0, 0] for label in OUTWARD}
     flips = {"same verdict": [], "other verdict": []}
+    outward_within, flips_within = [], []
     for run in runs:
         if "outward" not in run:
             continue
@@ -214,10 +221,25 @@ def moments(runs):
             count = counts[outward_label(share)]
             count[0] += passed
             count[1] += 1
-        for one, next_one, share in zip(passes, passes[1:], run["flips"], strict=False):
-            flips["same verdict" if one == next_one else "other verdict"].append(share)
+        passed = np.array(passes)
+        outward = np.array(run["outward"])
+        if passed.any() and not passed.all():
+            more = outward[passed].mean() > outward[~passed].mean()
+            outward_within.append(bool(more))
+        changes = passed[1:] != passed[:-1]
+        moved = np.array(run["flips"])
+        flips["other verdict"] += moved[changes].tolist()
+        flips["same verdict"] += moved[~changes].tolist()
+        if changes.any() and not changes.all():
+            more = moved[changes].mean() > moved[~changes].mean()
+            flips_within.append(bool(more))
     shares = {name: float(np.mean(s)) if s else None for name, s in flips.items()}
-    return {"passed_of": counts, "flips": shares}
+    return {
+        "passed_of": counts,
+        "flips": shares,
+        "outward_within": [sum(outward_within), len(outward_within)],
+        "flips_within": [sum(flips_within), len(flips_within)],
+    }
 
 
 def results_of(runs, plan, size):

@@ -207,6 +207,13 @@ def test_the_lesson_quotes_the_results(quoted, results, committed):
     assert missing == [], "the lesson names what holds as well"
 
 
+def test_the_lesson_says_what_the_results_say(quoted, committed):
+    text = prose(committed)
+    missing = [part for part in quoted["sentences"] if part not in text]
+    missing += [row for row in quoted["lead_rows"] if row not in text]
+    assert missing == []
+
+
 def test_the_results_bear_out_what_report_and_lesson_say(results):
     summary, ratios = results["summary"], results["time_ratios"]
     steady = {name: s["steadiness_mean"] for name, s in summary.items()}
