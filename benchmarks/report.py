@@ -279,7 +279,7 @@ def sentences(results):
         "In {} of {} runs that have both".format(*plain["outward_within"]),
         f"{percent(other)} of the places change their push",
         f"two passes or two failures, {percent(same)} do",
-        "it is there in {} of {} runs".format(*plain["flips_within"]),
+        "Within single runs it is so in {} of {}".format(*plain["flips_within"]),
         f"the best of {search['trials']} sets held {share(search['held'])} on the "
         f"{search['seeds']} seeds",
         f"{own['seeds']} runs of {count(own['steps'])} steps",
