@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import nbformat
 import numpy as np
 import pytest
+import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
@@ -98,6 +99,12 @@ def final_agent(lesson):
     return lesson.train(settings, targets=careful, remember=mirrored)
 
 
+def careful_agent(lesson):
+    """The agent of section 12 of a short run, trained once more."""
+    settings = lesson.replace(lesson.settings, **SHORT, MIRROR=False)
+    return lesson.train(settings, targets=lesson.careful_targets)
+
+
 def test_the_final_agent_is_that_of_the_settings(run, lesson):
     again = final_agent(lesson)
     assert [row[1:] for row in run.durations] == again.durations
@@ -130,6 +137,7 @@ def test_rules_and_agents_are_scored_on_the_held_out_starts(run, lesson):
         "push where it leans": lesson.push_where_it_leans,
         "push where it falls": lesson.push_where_it_falls,
         "plain DQN": lesson.greedy(lesson.train(plain).policy_net),
+        "careful target": lesson.greedy(careful_agent(lesson).policy_net),
         "final agent": lesson.greedy(final_agent(lesson).policy_net),
     }
     for name, policy in policies.items():
@@ -140,19 +148,23 @@ def test_rules_and_agents_are_scored_on_the_held_out_starts(run, lesson):
 
 
 def test_the_comparison_has_the_agents_of_the_lesson(run, lesson):
-    careful = lesson.replace(lesson.settings, **SHORT, MIRROR=False)
-    plain = lesson.replace(careful, TARGET_EPSILON=0.0)
+    plain = lesson.replace(lesson.settings, **SHORT, TARGET_EPSILON=0.0, MIRROR=False)
     without = lesson.replace(plain, TAU=1.0)
     agents = {
         "plain DQN": lesson.train(plain),
-        "careful": lesson.train(careful, targets=lesson.careful_targets),
+        "careful": careful_agent(lesson),
         "careful, mirror": final_agent(lesson),
         "no target network": lesson.train(without),
     }
+    start = lesson.reset_env(
+        lesson.make_env("CartPole-v1"), lesson.VALIDATION_STARTS[0]
+    )
     for name, result in agents.items():
         best = max(evaluation.mean for evaluation in result.evaluations)
         last = result.evaluations[-1].mean
-        assert [f"{best:.0f}", f"{last:.0f}"] in rows_of(run.notebook, name), name
+        value = result.policy_net(torch.as_tensor(start)).max().item()
+        row = [f"{best:.0f}", f"{last:.0f}", f"{value:,.0f}"]
+        assert row in rows_of(run.notebook, name), name
 
 
 HIDE = """
