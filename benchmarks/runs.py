@@ -99,11 +99,10 @@ def along_track(lesson, leads):
     ratio: size of the mean lead over its standard deviation, at the median place.
     outward: for each, the share of the places at which it pushes outward.
     """
-    right = leads > 0
     movement = np.maximum(leads.std(axis=0), 1e-9)
     return {
         "agreement": float(lesson.agreement(leads)),
-        "flips": (right[1:] != right[:-1]).mean(axis=1).round(3).tolist(),
+        "flips": lesson.flips(leads).round(3).tolist(),
         "ratio": float(np.median(np.abs(leads.mean(axis=0)) / movement)),
         "outward": lesson.outward_share(leads).round(3).tolist(),
     }

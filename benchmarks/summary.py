@@ -203,6 +203,16 @@ def outward_label(share):
     return OUTWARD[3]
 
 
+def is_larger(values, chosen):
+    """Return whether the chosen values have the larger mean, in a list.
+
+    The list is empty where none or all are chosen.
+    """
+    if chosen.all() or not chosen.any():
+        return []
+    return [bool(values[chosen].mean() > values[~chosen].mean())]
+
+
 def moments(runs):
     """Count evaluations and passes by the share of the track with an outward push.
 
@@ -223,16 +233,12 @@ def moments(runs):
             count[1] += 1
         passed = np.array(passes)
         outward = np.array(run["outward"])
-        if passed.any() and not passed.all():
-            more = outward[passed].mean() > outward[~passed].mean()
-            outward_within.append(bool(more))
+        outward_within += is_larger(outward, passed)
         changes = passed[1:] != passed[:-1]
         moved = np.array(run["flips"])
         flips["other verdict"] += moved[changes].tolist()
         flips["same verdict"] += moved[~changes].tolist()
-        if changes.any() and not changes.all():
-            more = moved[changes].mean() > moved[~changes].mean()
-            flips_within.append(bool(more))
+        flips_within += is_larger(moved, changes)
     shares = {name: float(np.mean(s)) if s else None for name, s in flips.items()}
     return {
         "passed_of": counts,
