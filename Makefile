@@ -96,7 +96,7 @@ lock: .venv/python-$(VERSION)  ## write both locks (UV_OPTIONS=--upgrade: newest
 
 clean:  ## remove environments, caches and all results
 	if [ -e .venv/by-make ]; then rm -rf .venv; fi
-	rm -rf .venv-bench .overlays .pytest_cache .ruff_cache mlruns
+	rm -rf .venv-bench .overlays .pytest_cache .ruff_cache
 	rm -rf outputs executed.ipynb .ipynb_checkpoints .virtual_documents
 	rm -rf notebooks/outputs notebooks/.ipynb_checkpoints notebooks/.virtual_documents
 	find benchmarks tests tools -name __pycache__ -prune -exec rm -rf {} +
