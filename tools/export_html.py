@@ -142,7 +142,7 @@ def export(notebook, page):
     for header in soup.select("th:empty"):  # the corner of a table heads nothing
         header.name = "td"
     texts = alternative_texts(cells)
-    for image in soup.select(".jp-OutputArea img"):
+    for image in soup.select(".jp-RenderedImage img"):
         picture = image["src"].partition(",")[2].strip()
         image["alt"] = texts.get(picture, image.get("alt", ""))
     Path(page).write_text(str(soup), encoding="utf-8")
