@@ -154,6 +154,7 @@ THIN_OUT = """() => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_read_the_page(opened, scheme):
     opened.emulate_media(color_scheme=scheme)
+    opened.set_viewport_size({"width": 390, "height": 900})
     opened.evaluate(THIN_OUT)
     axe = files("axe_playwright_python") / "axe.min.js"
     opened.evaluate(axe.read_text(encoding="utf-8"))
