@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_output
 
 from tests.helpers import code_cells, pictures_of, prose
+from tools import load_definitions as loader
 from tools.export_html import export
 
 
@@ -48,6 +49,10 @@ def test_the_page_needs_no_network(soup):
     assert not soup.find_all("link", href=re.compile(r"^(?!data:)"))
     styles = "".join(style.text for style in soup.find_all("style"))
     assert not re.search(r"url\(\s*[\"']?(?!data:|#)|@import", styles)
+
+
+def test_the_committed_notebook_is_light():
+    assert loader.NOTEBOOK.stat().st_size < 1_000_000
 
 
 def test_every_picture_has_its_alternative_text(soup, notebook):
