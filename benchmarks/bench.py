@@ -16,10 +16,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
-from . import report, run
+from . import gaps, report, run
 from .rows import TABLES, all_rows, shortened
 
-QUICK_STEPS = 1_500
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
@@ -91,7 +90,7 @@ def chosen(arguments):
             raise SystemExit(f"no such rows: {', '.join(sorted(unknown))}")
     rows = [row for label, row in all_rows().items() if label in labels]
     if arguments.quick:
-        rows = [shortened(row, QUICK_STEPS) for row in rows]
+        rows = [shortened(row) for row in rows]
     if arguments.seeds is not None:
         rows = [replace(row, seeds=row.seeds[: arguments.seeds]) for row in rows]
     return rows
@@ -106,8 +105,9 @@ def main():
         return run.restamp(arguments.restamp, all_rows(), arguments.saved)
     rows = chosen(arguments)
     jobs = missing(rows, run.load(arguments.saved))
-    timed = arguments.timed
-    failed = work_through(jobs, arguments.saved, arguments.jobs, timed)
+    failed = work_through(jobs, arguments.saved, arguments.jobs, arguments.timed)
+    if arguments.saved == run.SAVED and not arguments.rows:
+        gaps.go_on()
     print(report.write(arguments.saved, quick=arguments.quick))
     return 1 if failed else 0
 

@@ -7,9 +7,7 @@ at rest and upright there has the other network's gap. All else stays. Counted a
 seeds on which plain DQN fails and the final agent does not.
 """
 
-import argparse
 import json
-import sys
 import time
 from dataclasses import replace
 from operator import itemgetter
@@ -89,18 +87,15 @@ def counted(found, threshold=475):
     return kept[:WANTED]
 
 
-def main():
+def go_on(path=SAVED):
     """Exchange gaps on seeds 0, 1, 2, … until enough of them count."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.parse_args()
-    found = load()
+    found = load(path)
     while len(counted(found)) < WANTED:
         found.append(exchange(lesson(), seed=len(found)))
-        with SAVED.open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(found[-1]) + "\n")
         print(time.strftime("%H:%M:%S"), found[-1], flush=True)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    go_on()

@@ -186,7 +186,7 @@ def memory_with_failures(lesson, share):
 
 
 class Copies(nn.Module):
-    """The latest copies of a network; their mean is the value (Anschel et al., 2017)."""
+    """The latest copies of a network, valued by their mean (Anschel et al., 2017)."""
 
     def __init__(self, net, number):
         super().__init__()

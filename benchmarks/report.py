@@ -6,17 +6,28 @@ sentences around them are written by hand.
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from . import gaps, run
-from .rows import CONTEST, DOSE, EPSILONS, OWN_LENGTH, PLAIN, TABLES, all_rows
+from .rows import (
+    CAREFUL,
+    CONTEST,
+    DOSE,
+    FINAL,
+    OWN_LENGTH,
+    PLAIN,
+    TABLES,
+    TOGETHER,
+    all_rows,
+    shortened,
+)
 
 README = run.HERE / "README.md"
 COMPARED = run.RESULTS / "contest.json"
 MARKED = re.compile(r"(<!-- table: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+GAP_ROWS = (PLAIN, CAREFUL, FINAL)
 ORANGE, BLUE = "#D55E00", "#0072B2"  # Okabe and Ito
 
 
@@ -38,7 +49,8 @@ def rounded(value):
 
 def known(runs, name):
     """Return a figure of runs, without those in which it was not measured."""
-    return [v for one in runs if (v := getattr(one, name)) is not None]
+    values = [getattr(one, name) for one in runs]
+    return [value for value in values if value is not None]
 
 
 def line(cells):
@@ -134,15 +146,231 @@ def checkpoints(rows, runs):
     return table(header, lines)
 
 
-def summary(row, runs):
-    """Return what the comparison says of one contestant."""
-    solved = known(runs, "solved")
-    seconds = [one.seconds or np.inf for one in runs]
+def summary(row, runs, own):
+    """Return what the comparison says of one contestant; `own` are the notebook's."""
+    solved, mine = known(runs, "solved"), seconds_of(runs)
+    ratio = np.median(mine) / np.median(own)
+    rng = np.random.default_rng(0)
+    slow = np.median(rng.choice(mine, size=(10_000, len(mine))), axis=1)
+    fast = np.median(rng.choice(own, size=(10_000, len(own))), axis=1)
+    # a value that occurs, because infinity and a number have no middle
+    limits = np.percentile(slow / fast, [2.5, 97.5], method="inverted_cdf")
     return {
         "seeds": len(runs),
         "shares": known(runs, "share"),
         "solved": int(np.isfinite(solved).sum()),
-        "steps": [np.median(solved), max(solved)],
-        "seconds": [np.median(seconds), max(seconds)],
-        "us_per_step": np.median(known(runs, "us_per_step")),
+        "steps": [float(np.median(solved)), max(solved)],
+        "seconds": float(np.median(mine)),
+        "ratio": [float(ratio), *limits.tolist()],
+        "us_per_step": float(np.median(known(runs, "us_per_step"))),
     }
+
+
+def seconds_of(runs):
+    """Return the seconds to solved; infinity where a run is never solved."""
+    return [np.inf if one.seconds is None else one.seconds for one in runs]
+
+
+def comparison(runs):
+    """Return the summary of each contestant.
+
+    It is made from the runs if all of them are there with their times, and then saved.
+    Otherwise it is the saved one.
+    """
+    found = {}
+    own = seconds_of(run.valid(runs, CONTEST[0]))
+    for row in CONTEST:
+        mine = run.valid(runs, row)
+        timed = known(mine, "us_per_step")
+        if len(timed) < len(row.seeds):
+            return json.loads(COMPARED.read_text(encoding="utf-8"))
+        found[row.label] = summary(row, mine, own)
+    return found
+
+
+def compared(one):
+    """Return the figures of a contestant's summary as text."""
+    shares, (steps, last) = one["shares"], one["steps"]
+    ratio, low, high = one["ratio"]
+    return {
+        "share": f"{share(np.mean(shares))} ({share(min(shares))})",
+        "steps": f"{count(steps)} ({count(last)})",
+        "ratio": f"{rounded(ratio)} [{rounded(low)}, {rounded(high)}]",
+    }
+
+
+def all_figures(runs):
+    """Return the figures of each row as text, those of the comparison among them."""
+    figures = {label: pairs(run.valid(runs, row)) for label, row in all_rows().items()}
+    for label, one in comparison(runs).items():
+        figures[label] |= compared(one)
+    return figures
+
+
+def contest(runs):
+    """Return the table of the comparison."""
+    header = [
+        "",
+        "share of passes: mean (worst)",
+        "solved",
+        "steps to solved: median (worst)",
+        "steps, times the notebook's",
+        "seconds to solved: median",
+        "seconds, times the notebook's [95 %]",
+        "µs a step",
+    ]
+    found = comparison(runs)
+    own = found[CONTEST[0].label]
+    lines = []
+    for row in CONTEST:
+        one = found[row.label]
+        figures = compared(one)
+        lines.append(
+            [
+                row.label,
+                figures["share"],
+                f"{one['solved']} of {one['seeds']}",
+                figures["steps"],
+                rounded(one["steps"][0] / own["steps"][0]),
+                rounded(one["seconds"]),
+                figures["ratio"],
+                f"{one['us_per_step']:.0f}",
+            ]
+        )
+    return table(header, lines)
+
+
+def rank_correlation(one, other):
+    """Return Spearman's rank correlation; what is equal shares its mean rank."""
+    ranks = []
+    for values in (np.array(one), np.array(other)):
+        below = (values[None] < values[:, None]).sum(axis=1)
+        equal = (values[None] == values[:, None]).sum(axis=1)
+        ranks.append(below + (equal - 1) / 2)
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def gap_sizes(runs):
+    """Return the table of the action gap at rest beside the share of passes."""
+    header = [
+        "",
+        "seeds",
+        "share of passes: mean (worst)",
+        "agreement: median",
+        "size ÷ spread: median",
+        "rank correlation of share and agreement",
+        "of share and size ÷ spread",
+    ]
+    lines = []
+    for row in GAP_ROWS:
+        mine = [one for one in run.valid(runs, row) if one.ratio is not None]
+        shares = known(mine, "share")
+        cells = [row.label, str(len(mine)), pairs(mine).get("share", "–")]
+        for name in ("agreement", "ratio"):
+            values = known(mine, name)
+            cells.append(rounded(np.median(values)) if values else "–")
+        for name in ("agreement", "ratio"):
+            varies = len(set(shares)) > 2
+            found = rank_correlation(shares, known(mine, name)) if varies else None
+            cells.append(f"{found:.2f}" if varies else "–")
+        lines.append(cells)
+    return table(header, lines)
+
+
+def exchanged(found):
+    """Return the table of the exchange of gaps."""
+    header = ["", "networks", "pass before", "pass with the other's gap"]
+    lines = []
+    for name, label in (("plain", PLAIN.label), ("final", FINAL.label)):
+        before = sum(one[name] >= 475 for one in found)
+        after = sum(one[f"{name}_given"] >= 475 for one in found)
+        lines.append([label, str(len(found)), str(before), str(after)])
+    return table(header, lines)
+
+
+def all_tables(runs, found):
+    """Return the text of each table by its name; `found` are exchanged gaps."""
+    names = ("elsewhere", "single", "together", "dose", "taken", "acrobot", "rule")
+    texts = {name: of_rows(TABLES[name], runs) for name in names}
+    texts["contest"] = contest(runs)
+    texts["own length"] = of_rows(OWN_LENGTH, runs)
+    texts["checkpoints"] = checkpoints([*CONTEST, *OWN_LENGTH], runs)
+    texts["gap sizes"] = gap_sizes(runs)
+    texts["gaps exchanged"] = exchanged(found)
+    return texts
+
+
+def filled(text, texts):
+    """Return the report with its tables; each table that it names has to exist."""
+
+    def put(match):
+        return f"{match[1]}{texts[match[2]]}\n{match[3]}"
+
+    return MARKED.sub(put, text)
+
+
+def draw_dose(runs, path):
+    """Save a figure of the share of passes against ε′, a dot for each seed."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    ax = figure.subplots()
+    rng = np.random.default_rng(0)
+    looks = {False: (ORANGE, "o", "without mirror"), True: (BLUE, "^", "with mirror")}
+    for mirror, (color, marker, label) in looks.items():
+        means = {}
+        for row in DOSE:
+            shares = known(run.valid(runs, row), "share")
+            if row.mirror == mirror and shares:
+                epsilon = row.targets.get("epsilon", 0.0)
+                x = epsilon + rng.uniform(-0.015, 0.015, len(shares))
+                ax.scatter(x, shares, color=color, marker=marker, alpha=0.4)
+                means[epsilon] = np.mean(shares)
+        ax.plot(list(means), list(means.values()), color=color, label=label)
+    ax.set(xlabel="ε′", ylabel="share of passes")
+    ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    figure.savefig(path, metadata={"Software": None})
+
+
+def draw_beyond(runs, path):
+    """Save a figure of the starts survived beyond the clock, a dot for each seed."""
+    rows = []
+    for row in (PLAIN, *TOGETHER):
+        if known(run.valid(runs, row), "far"):
+            rows.append(row)
+    figure = Figure(figsize=(9, 1.2 + 0.4 * len(rows)), layout="constrained")
+    rng = np.random.default_rng(0)
+    panels = {"far": "survive 5,000 steps", "wide": "wide starts, survive 500 steps"}
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, (name, title) in zip(axes, panels.items(), strict=True):
+        for place, row in enumerate(rows):
+            values = known(run.valid(runs, row), name)
+            y = place + rng.uniform(-0.2, 0.2, len(values))
+            ax.scatter(values, y, color=BLUE, alpha=0.5, s=16)
+            ax.plot(np.median(values), place, "|", color=ORANGE, markersize=18)
+        ax.set(xlim=(-0.03, 1.03), xlabel=f"share of starts that {title}")
+    axes[1].set_xlabel(f"share of {panels['wide']}")
+    axes[0].set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
+    axes[0].invert_yaxis()
+    figure.savefig(path, metadata={"Software": None})
+
+
+def write(saved=run.SAVED, quick=False):
+    """Write README.md from the tracked runs, or tables alone from a quick look."""
+    runs = run.load(saved)
+    if quick:
+        lines = []
+        for name, table_rows in TABLES.items():
+            short = [shortened(row) for row in table_rows]
+            lines += [f"## {name}", of_rows(short, runs)]
+        path = saved.with_suffix(".md")
+        path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+        return path
+    texts = all_tables(runs, gaps.counted(gaps.load()))
+    text = README.read_text(encoding="utf-8")
+    README.write_text(filled(text, texts), encoding="utf-8")
+    draw_dose(runs, run.RESULTS / "dose.png")
+    draw_beyond(runs, run.RESULTS / "beyond.png")
+    return README
+
+
+if __name__ == "__main__":
+    print(write())

@@ -81,9 +81,10 @@ def with_settings(row, **settings):
     return replace(row, settings=settings)
 
 
-# The two rows to which all others are compared.
+# The rows to which all others are compared.
 PLAIN = plain("plain DQN", HUNDRED)
-FINAL = careful("final agent: ε′ = 0.7, mirror", 0.7, HUNDRED)
+CAREFUL = careful("careful target, ε′ = 0.7", 0.7, HUNDRED, mirror=False)
+FINAL = careful("final agent", 0.7, HUNDRED)
 
 # One part added to plain DQN.
 SLOW = {"steps": 100_000, "every": 2_500}
@@ -140,17 +141,17 @@ SINGLE = [
         ),
         EPS_END=0.3,
     ),
-    replace(plain("mirror"), mirror=True),
-    careful("careful target, ε′ = 0.7", 0.7, HUNDRED, mirror=False),
+    replace(plain("mirror alone"), mirror=True),
+    CAREFUL,
 ]
 
 # ε′, without and with the mirror.
 EPSILONS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 DOSE = [PLAIN]
 for value in EPSILONS:
-    seeds = HUNDRED if value == 0.7 else TWENTY
-    DOSE.append(careful(f"careful target, ε′ = {value}", value, seeds, mirror=False))
-DOSE.append(replace(plain("mirror"), mirror=True))
+    alone = careful(f"careful target, ε′ = {value}", value, TWENTY, mirror=False)
+    DOSE.append(CAREFUL if value == 0.7 else alone)
+DOSE.append(replace(plain("mirror alone"), mirror=True))
 for value in EPSILONS:
     mirrored = careful(f"careful target, ε′ = {value}, mirror", value)
     DOSE.append(FINAL if value == 0.7 else mirrored)
@@ -164,8 +165,8 @@ TAKEN = [
     with_settings(
         careful("final agent, no exploration, ε = 0", 0.7), EPS_START=0.0, EPS_END=0.0
     ),
-    careful("careful target, ε′ = 0.7", 0.7, HUNDRED, mirror=False),
-    replace(plain("mirror"), mirror=True),
+    CAREFUL,
+    replace(plain("mirror alone"), mirror=True),
     careful("final agent, learning rate falling to 0", 0.7, lr_falls=True),
 ]
 
@@ -312,7 +313,7 @@ def all_rows():
     return rows
 
 
-def shortened(row, steps):
+def shortened(row, steps=1_500):
     """Return the row for a quick look: one seed, few steps."""
     every = min(row.every, steps // 4)
     few = row.seeds[:1]

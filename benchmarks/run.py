@@ -17,10 +17,9 @@ from tools.load_definitions import NOTEBOOK, cells, tags
 
 from .contestants import CONTESTANTS
 from .loop import train_row
-from .measure import Judge, hand_rule, lesson, processor
+from .measure import RESULTS, Judge, hand_rule, lesson, processor
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
 SAVED = RESULTS / "runs.jsonl"
 CODE = ("loop.py", "targets.py", "measure.py", "contestants.py")
 NOT_HASHED = {"Settings", "settings", "device"}  # the values of settings are
@@ -38,7 +37,7 @@ class Run:
     options: str  # hash of the row's options
     machine: str
     share: float  # of the evaluations in the second half that pass
-    first_pass: float  # step
+    first_pass: float | None = None  # step
     solved: float | None = None  # step of the first pass confirmed on held-out starts
     end: float | None = None  # mean of the last evaluation
     held_out: float | None = None  # the same weights, mean of the held-out starts
@@ -51,7 +50,7 @@ class Run:
     ratio: float | None = None
     seconds: float | None = None  # of acting and learning, until solved
     us_per_step: float | None = None
-    before: str | None = None  # hash of the code that made it; see restamp
+    before: str | None = None  # hash of the code that made it first; see restamp
 
 
 def do(row, seed):
@@ -76,9 +75,9 @@ class Bare(ast.NodeTransformer):
 
     def generic_visit(self, node):
         super().generic_visit(node)
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-            if ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             node.exc, node.cause = node.exc.func, None
         return node
@@ -156,7 +155,7 @@ def code_of(row):
 
 
 def options_of(row):
-    """Return the hash of a row's options; its label and its seeds are not among them."""
+    """Return the hash of a row's options, without its label and its seeds."""
     options = asdict(row)
     for name in ("label", "seeds"):
         del options[name]
@@ -220,7 +219,7 @@ def restamp(code, rows, path=SAVED, checks=3):
     for key, run in runs.items():
         row = rows.get(run.row)
         if row and run.code == code and run.options == options_of(row):
-            accepted[key] = replace(run, code=code_of(row), before=code)
+            accepted[key] = replace(run, code=code_of(row), before=run.before or code)
     order = sorted(accepted)
     again = order[:: max(1, len(order) // checks)][:checks]
     different = 0
