@@ -79,7 +79,8 @@ def pairs(runs):
     shares = known(runs, "share")
     if shares:
         found["share"] = f"{share(np.mean(shares))} ({share(min(shares))})"
-        first = known(runs, "first_pass")
+    first = known(runs, "first_pass")
+    if first:
         found["first_pass"] = f"{count(np.median(first))} ({count(max(first))})"
     for name in ("far", "wide", "best_far"):
         values = known(runs, name)
@@ -354,13 +355,13 @@ def draw_beyond(runs, path):
 
 
 def write(saved=run.SAVED, quick=False):
-    """Write README.md from the tracked runs, or tables alone from a quick look."""
+    """Write README.md from the tracked runs, or the tables alone of other ones."""
     runs = run.load(saved)
-    if quick:
+    if saved != run.SAVED:
         lines = []
-        for name, table_rows in TABLES.items():
-            short = [shortened(row) for row in table_rows]
-            lines += [f"## {name}", of_rows(short, runs)]
+        for name, rows in TABLES.items():
+            shown = [shortened(row) for row in rows] if quick else rows
+            lines += [f"## {name}", of_rows(shown, runs)]
         path = saved.with_suffix(".md")
         path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
         return path

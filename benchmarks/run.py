@@ -212,16 +212,22 @@ def restamp(code, rows, path=SAVED, checks=3):
     """Accept the runs that other code made, if some come out the same today.
 
     `code` is the hash of the other code. The runs that are done again are spread over
-    the rows; if one of them differs, nothing is accepted. Return how many differ.
+    the shortest rows, of the notebook's agents and of the contestants each; if one of
+    them differs, nothing is accepted. Return how many do.
     """
     runs = load(path)
     accepted = {}
     for key, run in runs.items():
         row = rows.get(run.row)
         if row and run.code == code and run.options == options_of(row):
-            accepted[key] = replace(run, code=code_of(row), before=run.before or code)
-    order = sorted(accepted)
-    again = order[:: max(1, len(order) // checks)][:checks]
+            first = run.before or code
+            accepted[key] = replace(run, code=code_of(row), before=first)
+    again = []
+    for new in sorted({run.code for run in accepted.values()}):
+        mine = [key for key, run in accepted.items() if run.code == new]
+        shortest = min(rows[label].steps for label, _ in mine)
+        order = sorted(key for key in mine if rows[key[0]].steps == shortest)
+        again += order[:: max(1, len(order) // checks)][:checks]
     different = 0
     for label, seed in again:
         equal = same(do(rows[label], seed), accepted[label, seed])
