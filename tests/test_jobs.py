@@ -201,12 +201,8 @@ def send(folder, number=40):
     names = vars(loader.load(TRACKING="mlflow", OUTPUT_DIR=str(folder), DEVICE="cpu"))
     names["made_with"], names["metrics"] = MADE_WITH, METRICS
     names["final"] = SimpleNamespace(evaluations=evaluations(number))
-    found = [
-        cell["source"]
-        for cell in loader.cells()
-        if cell["source"].startswith("if TRACKING ==") and not loader.tags(cell)
-    ]
-    (source,) = found
+    sources = [c["source"] for c in loader.cells() if "tracking" in loader.tags(c)]
+    (source,) = sources
     exec(source, names)
 
 
