@@ -101,8 +101,8 @@ clean:  ## remove environments, caches and all results
 	rm -rf notebooks/outputs notebooks/.ipynb_checkpoints notebooks/.virtual_documents
 	find benchmarks tests tools -name __pycache__ -prune -exec rm -rf {} +
 
-# No environment yet, or one with another Python, or one whose Python has gone. It is
-# marked before anything can fail, so that the next try knows it.
+# No environment yet, or one with another Python, or one whose Python has gone. The mark
+# comes before what can fail and stays, so that the next try knows the environment.
 .venv/python-$(VERSION): $(if $(MADE_WITH),,again)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \
 	    "This is Python $(VERSION), and the notebook needs 3.10 or newer. " \
@@ -110,9 +110,9 @@ clean:  ## remove environments, caches and all results
 	@if [ -e .venv ] && [ ! -e .venv/by-make ]; then \
 	    echo "There is a .venv that this Makefile did not make. Move it away or" \
 	        "remove it, and run make again."; exit 1; fi
-	rm -rf .venv
-	mkdir .venv
+	mkdir -p .venv
 	touch .venv/by-make
+	find .venv -mindepth 1 -maxdepth 1 ! -name by-make -exec rm -rf {} +
 	$(PYTHON) -m venv .venv
 	$(RUN) pip install --quiet pip -c constraints.txt
 	touch $@
