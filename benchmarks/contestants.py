@@ -1,8 +1,8 @@
 """The implementations that are compared.
 
-Each is a function (lesson, job, judge). At certain steps it calls `judge(step, seconds,
-updates, policy)` with the time spent on acting and learning alone and the policy that
-plays greedily; it may stop when the judge returns True.
+Each is a function (lesson, row, seed, judge). Every `row.every` steps it calls
+`judge(step, seconds, policy)` with the time spent on acting and learning alone and the
+policy that plays greedily, until the judge returns True.
 """
 
 import copy
@@ -15,37 +15,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from .loop import train_variant
-
-EVERY = 250  # steps from one evaluation to the next
-COARSE = 2_500  # the same, after the common budget
 SCHEDULE = 50_000  # steps over which the zoo's settings let exploration end
 Step = namedtuple("Step", ("state", "action", "next_state", "reward"))
 
 
-def is_evaluated(step, budget):
-    """Return whether the rule asks for an evaluation at this step."""
-    return step % (EVERY if step <= budget else COARSE) == 0
+def tutorial(lesson, row, seed, judge):
+    """Train the PyTorch tutorial's algorithm, with its deque and its named tuples.
 
-
-def variant(lesson, job, judge):
-    """Train the notebook's agent, or a variant of it."""
-
-    def show(result):
-        last = result.evaluations[-1]
-        policy = lesson.greedy(result.policy_net)
-        updates = len(result.losses)
-        judge(last.step, last.seconds, updates, policy, (last.mean, last.worst))
-
-    train_variant(lesson, job, job["seed"], job["steps"], EVERY, show)
-
-
-def tutorial(lesson, job, judge):
-    """Train the PyTorch tutorial's algorithm, with its deque and its named tuples."""
-    lr, eps_end, eps_decay = (job[name] for name in ("lr", "eps_end", "eps_decay"))
+    With `epsilon` in the row's settings its targets are careful ones.
+    """
+    lr, eps_end = row.settings["lr"], row.settings["eps_end"]
+    eps_decay = row.settings["eps_decay"]
+    careful = row.settings.get("epsilon", 0.0)
     batch_size, gamma, tau, eps_start = 128, 0.99, 0.005, 0.9
-    torch.manual_seed(job["seed"])
-    rng = random.Random(job["seed"])
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
     env = lesson.make_env("CartPole-v1")
     memory = deque(maxlen=10_000)
     policy_net = nn.Sequential(
@@ -53,13 +37,13 @@ def tutorial(lesson, job, judge):
     )
     target_net = copy.deepcopy(policy_net)
     optimizer = torch.optim.AdamW(policy_net.parameters(), lr=lr, amsgrad=True)
-    updates, seconds = 0, 0.0
-    state = torch.tensor(lesson.reset_env(env, job["seed"])).unsqueeze(0)
+    seconds = 0.0
+    state = torch.tensor(lesson.reset_env(env, seed)).unsqueeze(0)
     started = time.perf_counter()
-    for step in range(job["longest"] + 1):
-        if step and is_evaluated(step, job["steps"]):
+    for step in range(row.steps + 1):
+        if step and step % row.every == 0:
             seconds += time.perf_counter() - started
-            if judge(step, seconds, updates, lesson.greedy(policy_net)):
+            if judge(step, seconds, lesson.greedy(policy_net)):
                 return
             started = time.perf_counter()
         epsilon = eps_end + (eps_start - eps_end) * math.exp(-step / eps_decay)
@@ -82,7 +66,9 @@ def tutorial(lesson, job, judge):
         values = policy_net(torch.cat(batch.state)).gather(1, torch.cat(batch.action))
         next_values = torch.zeros(batch_size)
         with torch.no_grad():
-            next_values[going_on] = target_net(torch.cat(next_states)).max(1).values
+            next_q = target_net(torch.cat(next_states))
+            best = next_q.max(1).values
+            next_values[going_on] = best.lerp(next_q.mean(1), careful)
         targets = torch.cat(batch.reward) + gamma * next_values
         loss = nn.functional.smooth_l1_loss(values, targets.unsqueeze(1))
         optimizer.zero_grad()
@@ -92,17 +78,16 @@ def tutorial(lesson, job, judge):
         slow, fast = target_net.state_dict(), policy_net.state_dict()
         blend = {name: fast[name] * tau + slow[name] * (1 - tau) for name in fast}
         target_net.load_state_dict(blend)
-        updates += 1
 
 
-def cleanrl(lesson, job, judge):
+def cleanrl(lesson, row, seed, judge):
     """Train with the network, the optimiser and the constants of CleanRL's dqn.py.
 
     The lines and the replay memory are ours; its logging is left out.
     """
     batch_size, gamma, starts, train_every, copy_every = 128, 0.99, 10_000, 10, 500
-    torch.manual_seed(job["seed"])
-    rng = np.random.default_rng(job["seed"])
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     env = lesson.make_env("CartPole-v1")
     memory = lesson.ReplayMemory(10_000, 4, rng)
     policy_net = nn.Sequential(
@@ -110,13 +95,13 @@ def cleanrl(lesson, job, judge):
     )
     target_net = copy.deepcopy(policy_net)
     optimizer = torch.optim.Adam(policy_net.parameters(), lr=2.5e-4)
-    updates, seconds = 0, 0.0
-    state = lesson.reset_env(env, job["seed"])
+    seconds = 0.0
+    state = lesson.reset_env(env, seed)
     started = time.perf_counter()
-    for step in range(job["longest"] + 1):
-        if step and is_evaluated(step, job["steps"]):
+    for step in range(row.steps + 1):
+        if step and step % row.every == 0:
             seconds += time.perf_counter() - started
-            if judge(step, seconds, updates, lesson.greedy(policy_net)):
+            if judge(step, seconds, lesson.greedy(policy_net)):
                 return
             started = time.perf_counter()
         if rng.random() < max(0.05, 1 - 0.95 * step / 250_000):
@@ -137,37 +122,48 @@ def cleanrl(lesson, job, judge):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            updates += 1
         if step > starts and step % copy_every == 0:
             target_net.load_state_dict(policy_net.state_dict())
 
 
-def learn(model, policy, job, judge):
-    """Train a model of Stable-Baselines3 or SBX for the budget."""
+def learn(model, policy, row, judge):
+    """Train a model of Stable-Baselines3 or SBX until the judge ends it."""
     resumed = time.perf_counter()
     seconds = 0.0
 
     def callback(*_):
         nonlocal resumed, seconds
-        if is_evaluated(model.num_timesteps, job["steps"]):
-            seconds += time.perf_counter() - resumed
-            judge(model.num_timesteps, seconds, model._n_updates, policy)
-            resumed = time.perf_counter()
-        return model.num_timesteps < job["steps"]
+        if model.num_timesteps % row.every:
+            return True
+        seconds += time.perf_counter() - resumed
+        ended = judge(model.num_timesteps, seconds, policy)
+        resumed = time.perf_counter()
+        return not ended
 
     model.learn(SCHEDULE, callback=callback)
 
 
-def sb3(lesson, job, judge):
-    """Train Stable-Baselines3's DQN with the zoo's settings."""
+def sb3(lesson, row, seed, judge):
+    """Train Stable-Baselines3's DQN with the zoo's settings.
+
+    With `epsilon` in the row's settings its targets are careful ones: the largest of
+    the values that the target network then gives is the careful target's value.
+    """
     from stable_baselines3 import DQN
 
-    options = {"seed": job["seed"], "device": "cpu", **job["options"]}
-    model = DQN("MlpPolicy", "CartPole-v1", **options)
-    learn(model, lesson.greedy(model.q_net), job, judge)
+    options = dict(row.settings)
+    epsilon = options.pop("epsilon", 0.0)
+    model = DQN("MlpPolicy", "CartPole-v1", seed=seed, device="cpu", **options)
+
+    def stumble(net, states, q_values):
+        return q_values.lerp(q_values.mean(dim=1, keepdim=True), epsilon)
+
+    if epsilon:
+        model.q_net_target.register_forward_hook(stumble)
+    learn(model, lesson.greedy(model.q_net), row, judge)
 
 
-def sb3_same(lesson, job, judge):
+def sb3_same(lesson, row, seed, judge):
     """Train Stable-Baselines3's DQN with the notebook's constants, its inputs scaled.
 
     Epsilon falls along a straight line there; as many steps are random as here. The
@@ -203,28 +199,24 @@ def sb3_same(lesson, job, judge):
             "optimizer_class": torch.optim.AdamW,
             "optimizer_kwargs": {"amsgrad": True, "weight_decay": 0.01},
         },
-        seed=job["seed"],
+        seed=seed,
         device="cpu",
     )
     play = lesson.greedy(model.q_net)
-    learn(model, lambda states: play(states / scale), job, judge)
+    learn(model, lambda states: play(states / scale), row, judge)
 
 
-def sbx(lesson, job, judge):
-    """Train SBX's DQN (JAX), anew after it is compiled; return the seconds of that."""
+def sbx(lesson, row, seed, judge):
+    """Train SBX's DQN (JAX), anew after a short training that compiles it."""
     from sbx import DQN
 
-    model = DQN("MlpPolicy", "CartPole-v1", seed=job["seed"], **job["options"])
+    model = DQN("MlpPolicy", "CartPole-v1", seed=seed, **row.settings)
     untrained = model.policy.qf_state
-    took = []
-    for _ in range(2):
-        started = time.perf_counter()
-        model.learn(1_280)
-        took.append(time.perf_counter() - started)
+    model.learn(1_280)
     model.policy.qf_state = untrained
     model._n_calls = model._n_updates = 0
     model.replay_buffer.reset()
-    model.set_random_seed(job["seed"])
+    model.set_random_seed(seed)
 
     def policy(x):
         layers = model.policy.qf_state.params["params"]
@@ -234,12 +226,10 @@ def sbx(lesson, job, judge):
             x = (np.maximum(x, 0) if i else x) @ kernel + bias
         return x.argmax(axis=1).tolist()
 
-    learn(model, policy, job, judge)
-    return took[0] - took[1]
+    learn(model, policy, row, judge)
 
 
-CODE = {
-    "variant": variant,
+CONTESTANTS = {
     "tutorial": tutorial,
     "cleanrl": cleanrl,
     "sb3": sb3,

@@ -50,14 +50,14 @@ def softmax_mean(batch, policy_net, target_net, settings, temperature):
     return bootstrap(batch, (weights * next_q).sum(dim=1), settings)
 
 
-def targets_named(lesson, name=None, **constants):
-    """Return a function for targets; without a name the notebook's careful one.
+def targets_named(lesson, name, **constants):
+    """Return a function for targets, with its constants set.
 
-    The careful target obeys TARGET_EPSILON; at 0 it is that of plain DQN.
+    "plain" and "careful" are the notebook's.
     """
-    if name is None:
-        return lesson.careful_targets
     function = {
+        "plain": lesson.td_targets,
+        "careful": lesson.careful_targets,
         "double": double,
         "advantage": advantage_learning,
         "munchausen": munchausen,
