@@ -1,11 +1,16 @@
-# `make` lists what there is. Every target makes the environment first, in .venv.
+# For GNU make. `make` lists what there is. Every target makes the environment first, in
+# .venv.
 # PYTHON chooses another Python and makes the environment again with it:
 #   make run PYTHON=python3.12
 # PARAMETERS go to papermill and change the parameters cell of the notebook:
 #   make run PARAMETERS="-p SEED 7 -p MAX_STEPS 5000"
 # LAB goes to JupyterLab:
 #   make lab LAB="--no-browser --port 9000"
-PYTHON ?= $(if $(wildcard .venv/python-*),.venv/bin/python,python3)
+
+# The Python that made .venv; nothing if that has gone, as after an upgrade.
+MADE_WITH := $(shell .venv/bin/python -c \
+    'import sys; print(sys._base_executable)' 2> /dev/null)
+PYTHON ?= $(or $(MADE_WITH),python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 PARAMETERS ?=
 LAB ?=
@@ -19,14 +24,18 @@ NOTEBOOK := notebooks/dqn_cartpole.ipynb
 EXECUTED := outputs/dqn_cartpole.ipynb
 PAGE := outputs/dqn_cartpole.html
 PYTEST := $(RUN) pytest -n logical --maxprocesses 8 --dist loadfile
-# Kernels of this environment come before those of the user.
+# Packages and kernels come from the environment, whatever the user has set, and programs
+# find the folders tools, tests and benchmarks.
+export PIP_USER := 0
 export JUPYTER_PREFER_ENV_PATH := 1
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH
 
 .DEFAULT_GOAL := help
 .PHONY: help lab run html test test-full notebook format lint browser has-browser
-.PHONY: bench bench-full lock clean
+.PHONY: bench bench-full lock clean again
 
 help:  ## list these targets
+	@echo "This is for GNU make, which BSD calls gmake."
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 lab: .venv/lab.stamp  ## open the notebook in JupyterLab
@@ -37,7 +46,7 @@ run: .venv/run.stamp  ## execute the notebook without a window; results in outpu
 	mkdir -p outputs
 	$(RUN) papermill -k python3 $(NOTEBOOK) $(EXECUTED) $(PARAMETERS)
 	$(RUN) tools.export_html $(EXECUTED) $(PAGE)
-	@echo "Done. Read $(PAGE); the numbers of the run are in outputs/metrics.json."
+	@echo "Done. Read $(PAGE); its section 5 names the folder of the results."
 
 html: .venv/run.stamp  ## export the committed notebook as a page, without running it
 	mkdir -p outputs
@@ -49,7 +58,9 @@ test: lint  ## check style, and run all tests that take minutes
 test-full: lint has-browser .venv-bench/run.stamp  ## run all tests; they need Chromium
 	$(PYTEST)
 
-notebook: run  ## run, and put outputs and pictures into the repository
+notebook:  ## run, and put outputs and pictures into the repository
+	rm -f outputs/*.png  # pictures of an older run
+	$(MAKE) run PARAMETERS=
 	$(RUN) tools.refresh_notebook $(EXECUTED) outputs
 
 format: .venv/test.stamp  ## format Python files and the notebook
@@ -85,21 +96,24 @@ lock: .venv/python-$(VERSION)  ## write both locks (UV_OPTIONS=--upgrade: newest
 
 clean:  ## remove environments, caches and all results
 	if [ -e .venv/by-make ]; then rm -rf .venv; fi
-	rm -rf .venv-bench .overlays .pytest_cache .ruff_cache mlruns
+	rm -rf .venv-bench .overlays .pytest_cache .ruff_cache
 	rm -rf outputs executed.ipynb .ipynb_checkpoints .virtual_documents
 	rm -rf notebooks/outputs notebooks/.ipynb_checkpoints notebooks/.virtual_documents
 	find benchmarks tests tools -name __pycache__ -prune -exec rm -rf {} +
 
-# No environment yet, or one with another Python.
-.venv/python-$(VERSION):
+# No environment yet, or one with another Python, or one whose Python has gone. It is
+# marked before anything can fail, so that the next try knows it.
+.venv/python-$(VERSION): $(if $(MADE_WITH),,again)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \
 	    "This is Python $(VERSION), and the notebook needs 3.10 or newer. " \
 	    "Choose one: make PYTHON=python3.12 ...")'
 	@if [ -e .venv ] && [ ! -e .venv/by-make ]; then \
 	    echo "There is a .venv that this Makefile did not make. Move it away or" \
 	        "remove it, and run make again."; exit 1; fi
-	$(PYTHON) -m venv --clear .venv
+	rm -rf .venv
+	mkdir .venv
 	touch .venv/by-make
+	$(PYTHON) -m venv .venv
 	$(RUN) pip install --quiet pip -c constraints.txt
 	touch $@
 
@@ -119,8 +133,6 @@ clean:  ## remove environments, caches and all results
 	$(OVERLAY) --target .overlays/gym-0.25.0 gym==0.25.0
 	case $(VERSION) in 3.10|3.11|3.12) \
 	    $(OVERLAY) --target .overlays/numpy-1.26 numpy==1.26.4;; esac
-	$(OVERLAY) --target .overlays/gymnasium gymnasium farama-notifications \
-	    -c benchmarks/constraints.txt
 	touch $@
 
 .venv-bench/run.stamp: .venv/python-$(VERSION) benchmarks/requirements.txt \

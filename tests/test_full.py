@@ -1,18 +1,14 @@
 """What takes long: the whole notebook, other versions, a browser."""
 
-import contextlib
 import json
 import os
 import re
-import socket
-import subprocess
 import sys
-import urllib.request
 
 import nbformat
 import pytest
 
-from tests.helpers import check_outputs, edited, execute, papermill, prose
+from tests.helpers import check_outputs, edited, execute, jupyterlab, papermill, prose
 from tools import load_definitions as loader
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
@@ -86,39 +82,6 @@ COUNT_PICTURES = """() => {
   };
   look();
 }"""
-
-
-@contextlib.contextmanager
-def jupyterlab(folder):
-    """JupyterLab without a user's settings, on this machine alone; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    command += ["--expose-app-in-browser", "--ip=127.0.0.1", f"--port={port}"]
-    command += ["--ServerApp.port_retries=0", "--LabApp.news_url=None"]
-    command += ["--IdentityProvider.token="]
-    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    own = {}
-    for kind in ("CONFIG", "RUNTIME"):
-        own[f"JUPYTER_{kind}_DIR"] = str(folder / ".own" / kind)
-    log = (folder / "server.log").open("w", encoding="utf-8")
-    environment = {**os.environ, **own}
-    server = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=log, stderr=log
-    )
-    try:
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=10)
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(0.2)
-                pytest.fail((folder / "server.log").read_text(encoding="utf-8"))
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(60)
 
 
 def test_jupyterlab_runs_every_cell_and_redraws_in_place(browser, tmp_path):

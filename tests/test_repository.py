@@ -1,14 +1,15 @@
 """The files around the notebook agree with each other."""
 
+import os
 import re
-import subprocess
+import shutil
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.helpers import MACHINE_PATH
+from tests.helpers import MACHINE_PATH, execute
 from tools.load_definitions import ROOT
 
 PAGES = ["README.md", "CONTRIBUTING.md", "azure/README.md", "docs/where-it-runs.md"]
@@ -53,9 +54,8 @@ def test_jobs_have_the_packages_of_the_requirements_in_the_versions_of_the_lock(
     (pins,) = [entry["pip"] for entry in entries if isinstance(entry, dict)]
     pins = requirements(pins)
     for_the_page = {"nbconvert", "latex2mathml"}
-    for_metrics = {"mlflow-skinny", "azureml-mlflow"}
-    needed = names(requirements(read("requirements.txt").splitlines()))
-    assert names(pins) == needed - for_the_page | for_metrics
+    needed = names(for_jobs(requirements(read("requirements.txt").splitlines())))
+    assert names(pins) == needed - for_the_page
     for pin in pins:
         assert str(pin.specifier) == "==" + locked[canonicalize_name(pin.name)]
 
@@ -73,18 +73,89 @@ def test_make_targets_and_files_that_a_page_names_exist(name):
         assert path.startswith(made) or any(p.exists() for p in places), path
 
 
+def make(folder, *arguments, **environment):
+    """Run make in a folder; return its exit code and all that it wrote."""
+    command = ["make", "--no-print-directory", *arguments]
+    return execute(command, folder, limit=60, **environment)
+
+
 def test_make_alone_lists_its_targets_and_runs_nothing():
-    done = subprocess.run(
-        ["make", "--no-print-directory"],
-        cwd=ROOT,
-        capture_output=True,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0
+    done = make(ROOT)
+    assert done.code == 0
     for target in ("lab", "run", "test", "test-full", "notebook", "clean"):
-        assert re.search(rf"^make {target} +\w+", done.stdout, re.M), target
-    lines = done.stdout.splitlines()
-    assert all(line.startswith("make ") for line in lines), "nothing else is printed"
+        assert re.search(rf"^make {target} +\w+", done.text, re.M), target
+    first, *others = done.text.splitlines()
+    assert "GNU make" in first
+    assert all(line.startswith("make ") for line in others), "nothing else is printed"
+
+
+# Stands for Python: makes an environment, starts as 3.11, and writes down what it gets.
+PYTHON = """#!/bin/sh
+case "$*" in
+  *version_info*2*) echo 3.11 ;;
+  *_base_executable*) echo "$STANDS_FOR_PYTHON" ;;
+  "-m venv .venv") [ ! -e full-disk ] || exit 1
+     mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  *) echo "$*:$PIP_USER:$PYTHONPATH:$PYTHONSAFEPATH" >> log ;;
+esac
+"""
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A folder with the Makefile, in which nothing is installed; Python is not real."""
+    for name in ("Makefile", "requirements.txt", "constraints.txt"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    program = tmp_path / "python3"
+    program.write_text(PYTHON)
+    program.chmod(0o755)
+    monkeypatch.setenv("STANDS_FOR_PYTHON", str(program))
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+def exported(folder):
+    """Whether the page was the last thing that `make html` made."""
+    last = (folder / "log").read_text().splitlines()[-1]
+    (folder / "log").unlink()
+    return last.startswith("-m tools.export_html")
+
+
+def test_make_goes_on_after_an_environment_that_failed(copy):
+    (copy / "full-disk").touch()
+    assert make(copy, "html").code != 0
+    (copy / "full-disk").unlink()
+    assert make(copy, "html").code == 0 and exported(copy)
+
+
+@pytest.mark.parametrize("arguments", [["html"], ["html", "PYTHON=python3"]])
+def test_make_goes_on_after_the_python_of_its_environment_has_gone(copy, arguments):
+    assert make(copy, "html").code == 0 and exported(copy)
+    (copy / ".venv" / "bin" / "python").unlink()
+    assert make(copy, *arguments).code == 0 and exported(copy)
+
+
+def test_make_leaves_an_environment_of_somebody_else_alone(copy):
+    (copy / ".venv").mkdir()
+    done = make(copy, "html")
+    assert done.code != 0 and ".venv" in done.text
+    assert list((copy / ".venv").iterdir()) == []
+
+
+def test_make_keeps_its_environment_from_the_settings_of_a_user(copy):
+    leaks = {"PIP_USER": "1", "PYTHONPATH": "elsewhere", "PYTHONSAFEPATH": "1"}
+    assert make(copy, "html", **leaks).code == 0
+    for line in (copy / "log").read_text().splitlines():
+        assert line.endswith(":0::"), line
+
+
+def test_pictures_of_an_older_run_do_not_get_into_the_repository(copy):
+    old = copy / "outputs" / "agent.png"
+    old.parent.mkdir()
+    old.touch()
+    assert make(copy, "notebook", "PARAMETERS=-p OUTPUT_DIR results/a").code == 0
+    assert "OUTPUT_DIR" not in (copy / "log").read_text()
+    assert not old.exists()
 
 
 def test_no_page_and_no_program_names_a_machine():

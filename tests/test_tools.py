@@ -59,6 +59,31 @@ def png(colour):
     return file.getvalue()
 
 
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
+STILL = base64.b64encode(png("red")).decode()
+SCRIPT = 'if (1 < 2 && true) document.title = "alive";'
+CART = f"""<div class="live-cart" data-names="[&quot;a &lt; b&quot;]">
+<img src="data:image/png;base64,{STILL}" alt="A cart."></div>
+<script data-live-cart>{SCRIPT}</script>"""
+FOREIGN = f"""<p>foreign</p>
+<script>document.title = "foreign";</script>
+<script src="https://example.org/a.js"></script>
+<script data-live-cart>document.title = "disguised";</script>
+<script data-live-cart src="https://example.org/a.js">{SCRIPT}</script>"""
+
+
+def shown(markup=None, still=None):
+    """An output with HTML, with a picture, or with both."""
+    data = {"text/plain": "cart"}
+    metadata = {"display_id": "1"}
+    if markup:
+        data["text/html"] = markup
+    if still:
+        data["image/png"] = still
+        metadata["image/png"] = {"alt": "A cart."}
+    return new_output("display_data", data=data, metadata=metadata)
+
+
 def printed(*texts):
     return [new_output("stream", name="stdout", text=text) for text in texts]
 
@@ -66,10 +91,12 @@ def printed(*texts):
 @pytest.fixture
 def run(tmp_path):
     """A notebook without outputs, and a run of it as papermill and Studio leave it."""
-    cells = [new_markdown_cell("# Small"), tagged("definition", "print(1)\nprint(2)")]
+    metadata = {**FOLDED, "tags": ["definition"], "gather": {"logged": 1}}
+    code = new_code_cell("print(1)\nprint(2)", metadata=metadata)
+    cells = [new_markdown_cell("# Small"), code]
     notebook = written(tmp_path / "small.ipynb", cells, widgets={"a": 1})
     node = nbformat.read(notebook, as_version=4)
-    node.cells[1].outputs = printed("1\n", "2\n")
+    node.cells[1].outputs = [*printed("1\n", "2\n"), shown(CART, STILL), shown("x")]
     node.cells[1].execution_count = 1
     node.cells[1].metadata.papermill = {"duration": 0.5}
     node.metadata.kernelspec = {"name": "python38-azureml-pt-tf", "display_name": "x"}
@@ -91,9 +118,14 @@ def refreshed(run):
 
 def test_a_refreshed_notebook_has_the_outputs_of_the_run_and_nothing_else(run):
     node = refreshed(run)
-    assert node.cells[1].outputs == printed("1\n2\n")
+    text, cart, markup = node.cells[1].outputs
+    assert [text] == printed("1\n2\n")
+    assert set(cart.data) == {"image/png", "text/plain"}, "the still is enough"
+    assert cart.metadata == {"image/png": {"alt": "A cart."}}
+    assert markup.data["text/html"] == "x", "HTML without a still stays"
     assert node.cells[1].execution_count == 1
-    assert [cell.metadata for cell in node.cells] == [{}, {"tags": ["definition"]}]
+    assert node.cells[1].metadata == {**FOLDED, "tags": ["definition"]}
+    assert node.cells[0].metadata == {}
     assert node.metadata.kernelspec.name == "python3"
     expected = {"kernelspec", "language_info", "outputs_of_code"}
     assert set(node.metadata) == expected
@@ -126,40 +158,63 @@ A formula $a' < b$, and one on its own line:
 
 $$\max_{a} Q(s, a)$$
 
-| one | two |
+| | two |
 |---|---|
 | 1 | 2 |
 
-## What $Q$ means
+## 1 What $Q$ means
 """
 
 
-@pytest.fixture
-def soup(tmp_path):
-    """The page of a small notebook with formulas, a table, printed text, a picture."""
-    picture = new_output(
-        "display_data",
-        data={"image/png": base64.b64encode(png("red")).decode()},
-        metadata={"image/png": {"alt": "A red square."}},
-    )
-    code = new_code_cell("show()", outputs=[*printed("<b>text</b>"), picture])
-    notebook = written(tmp_path / "small.ipynb", [new_markdown_cell(PROSE), code])
-    export(notebook, tmp_path / "page.html")
-    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def soup(tmp_path_factory):
+    """The page of a small notebook with all kinds of cells, and foreign scripts."""
+    helper = f"# @title A helper\nCART_SCRIPT = {SCRIPT!r}\nprint('<b>text</b>')"
+    cells = [
+        new_markdown_cell(PROSE),
+        new_code_cell(helper, metadata=FOLDED, outputs=printed("<b>text</b>")),
+        new_code_cell("show()", outputs=[shown(still=STILL)]),
+        new_markdown_cell("## 2 The cart"),
+        new_code_cell("live_cart()", outputs=[shown(CART, STILL), shown(FOREIGN)]),
+    ]
+    folder = tmp_path_factory.mktemp("page")
+    export(written(folder / "small.ipynb", cells), folder / "page.html")
+    text = (folder / "page.html").read_text(encoding="utf-8")
     return BeautifulSoup(text, "html.parser")
 
 
 def test_a_page_is_made_of_prose_code_and_outputs(soup):
     assert soup.title.text.startswith("Small") and soup.html["lang"]
-    assert [image["alt"] for image in soup.find_all("img")] == ["A red square."]
+    assert [image["alt"] for image in soup.find_all("img")] == ["A cart."] * 2
     assert "<b>text</b>" in soup.get_text(), "printed text is not markup"
-    assert soup.find_all("script") == []
 
 
 def test_formulas_and_tables_of_a_page_can_be_read_without_a_mouse(soup):
-    inline, block, heading = soup.find_all("math")
+    inline, block, heading = soup.select("math:not(nav math)")
     assert (inline["alttext"], inline["display"]) == ("a' < b", "inline")
     assert (block["display"], block["tabindex"]) == ("block", "0")
     assert block.find("munder").mo.text == "max"
     assert heading.parent.name == "h2" and heading.mi.text == "Q"
     assert soup.table.parent["tabindex"] == "0" and soup.table.parent["aria-label"]
+    assert [header.text for header in soup.find_all("th")] == ["two"]
+
+
+def test_the_contents_of_a_page_lead_to_its_sections(soup):
+    links = soup.nav.find_all("a")
+    sections = [soup.find(id=link["href"][1:]) for link in links]
+    assert sections == soup.find_all("h2") and len(links) == 2
+    assert links[0].mi.text == "Q", "with the formula"
+
+
+def test_the_code_of_a_helper_is_folded_and_its_output_is_not(soup):
+    (folded,) = soup.find_all("details")
+    assert folded.summary.text == "A helper" and not folded.has_attr("open")
+    assert "CART_SCRIPT" in folded.text and "show()" not in folded.text
+    assert not folded.select(".jp-OutputArea")
+
+
+def test_a_page_keeps_the_script_of_the_live_cart_and_no_other(soup):
+    (script,) = soup.find_all("script")
+    assert script.string == SCRIPT and script.attrs == {"data-live-cart": ""}
+    assert soup.select_one(".live-cart")["data-names"] == '["a < b"]'
+    assert "foreign" in soup.get_text()

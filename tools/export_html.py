@@ -3,6 +3,8 @@
 python -m tools.export_html NOTEBOOK PAGE
 """
 
+import ast
+import copy
 import html
 import re
 import sys
@@ -14,29 +16,17 @@ from latex2mathml.converter import convert
 from nbconvert.exporters import html as exporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer
 
-STYLE = """
-main {
-  max-width: 1000px;
-  margin: auto;
-  --jp-cell-prompt-not-active-opacity: 1;
-  --jp-mirror-editor-operator-color: #70c;
-  --jp-mirror-editor-comment-color: #266;
-}
-.highlight .mi, .highlight .mf { color: #060 }
-.highlight .ow { color: #70c }
-.table, math[display=block] { overflow-x: auto }
-main a:link { text-decoration: underline !important }
-main table { table-layout: auto !important }
-main pre { white-space: pre-wrap !important; overflow-wrap: anywhere }
-main img { max-width: 100%; height: auto; break-inside: avoid }
-@media (max-width: 900px) {
-  main { --jp-code-font-size: 12px }
-  [class*=Prompt] { display: none }
-}
-"""
+STYLE = Path(__file__).with_name("page.css")
+
+# nbconvert's dark theme sets variables only, so it may follow the light one.
+DARK_THEME = "static/theme-dark.css"
+DARK = "@media screen and (prefers-color-scheme: dark) {{\n{}\n}}"
 
 # A table that is wider than the window scrolls, also by the keyboard.
 SCROLLS = {"class": "table", "tabindex": "0", "role": "group", "aria-label": "Table"}
+
+# What `live_cart` of the notebook writes: <script data-live-cart>.
+CART_MARK = {"data-live-cart": ""}
 
 # HTML needs no namespace, and with it nbconvert spoils the formulas in headings.
 NAMESPACE = ' xmlns="http://www.w3.org/1998/Math/MathML"'
@@ -70,11 +60,67 @@ class Renderer(IPythonRenderer):
         return mathml(body, "block")
 
 
-def alternative_texts(notebook):
+def html_of(node):
+    """Return nbconvert's page of a notebook, with a light and a dark theme."""
+    exporter.IPythonRenderer = Renderer
+    converter = exporter.HTMLExporter(embed_images=True)
+    text, _ = converter.from_notebook_node(node)
+    soup = BeautifulSoup(text, "html.parser")
+    environment = converter.environment
+    theme, _, _ = environment.loader.get_source(environment, DARK_THEME)
+    for style in (DARK.format(theme), STYLE.read_text(encoding="utf-8")):
+        soup.head.append(soup.new_tag("style", string=style))
+    return soup
+
+
+def contents(soup):
+    """Return a list of links to the sections."""
+    navigation = soup.new_tag("nav", attrs={"aria-label": "Contents"})
+    links = soup.new_tag("ul")
+    navigation.append(links)
+    for heading in soup.find_all("h2", id=True):
+        link = copy.copy(heading)
+        link.find("a", class_="anchor-link").decompose()
+        link.name = "a"
+        link.attrs = {"href": f"#{heading['id']}"}
+        item = soup.new_tag("li")
+        item.append(link)
+        links.append(item)
+    return navigation
+
+
+def fold(soup, cells):
+    """Fold the code of the helper cells under their titles; outputs stay visible."""
+    drawn = soup.find_all("div", class_="jp-CodeCell")
+    for cell, element in zip(cells, drawn, strict=True):
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            title = cell.source.partition("\n")[0].removeprefix("# @title").strip()
+            code = element.find(class_="jp-InputArea-editor")
+            folded = code.wrap(soup.new_tag("details"))
+            folded.insert(0, soup.new_tag("summary", string=title))
+
+
+def cart_script(cells):
+    """Return the text of the live cart's script, as the notebook's code has it."""
+    code = [cell.source for cell in cells if "CART_SCRIPT = " in cell.source]
+    for statement in ast.parse("\n".join(code)).body:
+        if ast.unparse(statement).startswith("CART_SCRIPT = "):
+            return ast.literal_eval(statement.value)
+    return None
+
+
+def drop_scripts(soup, kept):
+    """Drop all scripts; only the live cart's stays, if it has the text `kept`."""
+    for script in soup.find_all("script"):
+        if script.attrs != CART_MARK or script.string != kept:
+            script.decompose()
+
+
+def alternative_texts(cells):
     """Return the alternative texts of the output pictures; nbconvert drops them."""
     texts = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
+    for cell in cells:
+        for output in cell.outputs:
             picture = output.get("data", {}).get("image/png", "").strip()
             alt = output.get("metadata", {}).get("image/png", {}).get("alt")
             if picture and alt:
@@ -84,18 +130,19 @@ def alternative_texts(notebook):
 
 def export(notebook, page):
     """Write the notebook as an HTML page."""
-    exporter.IPythonRenderer = Renderer
     node = nbformat.read(notebook, as_version=4)
-    text, _ = exporter.HTMLExporter(embed_images=True).from_notebook_node(node)
-    soup = BeautifulSoup(text, "html.parser")
+    cells = [cell for cell in node.cells if cell.cell_type == "code"]
+    soup = html_of(node)
     soup.title.string = soup.h1.find(string=True)
-    soup.head.append(soup.new_tag("style", string=STYLE))
-    for script in soup.find_all("script"):  # they would come from the network
-        script.decompose()
+    soup.h1.insert_after(contents(soup))
+    fold(soup, cells)
+    drop_scripts(soup, cart_script(cells))
     for table in soup.find_all("table"):
         table.wrap(soup.new_tag("div", attrs=SCROLLS))
-    texts = alternative_texts(node)
-    for image in soup.select(".jp-OutputArea img"):
+    for header in soup.select("th:empty"):  # the corner of a table heads nothing
+        header.name = "td"
+    texts = alternative_texts(cells)
+    for image in soup.select(".jp-RenderedImage img"):
         picture = image["src"].partition(",")[2].strip()
         image["alt"] = texts.get(picture, image.get("alt", ""))
     Path(page).write_text(str(soup), encoding="utf-8")

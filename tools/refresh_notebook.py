@@ -48,6 +48,25 @@ def joined(outputs):
     return whole
 
 
+def kept(metadata):
+    """Return of a cell's metadata its tags, and whether it is folded."""
+    clean = {name: metadata[name] for name in ("tags", "cellView") if name in metadata}
+    if metadata.get("jupyter", {}).get("source_hidden"):
+        clean["jupyter"] = {"source_hidden": True}
+    return clean
+
+
+def still(output):
+    """Return an output as a picture where it has one: a live cart leaves its still."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        data.pop("text/html", None)
+    if "metadata" in output:
+        metadata = output.metadata
+        output.metadata = {kind: metadata[kind] for kind in data if kind in metadata}
+    return output
+
+
 def refresh(executed, folder, notebook=NOTEBOOK, images=ROOT / "images"):
     """Give `notebook` the outputs of `executed`, and `images` the pictures of the run.
 
@@ -58,9 +77,9 @@ def refresh(executed, folder, notebook=NOTEBOOK, images=ROOT / "images"):
     if code_hash(run.cells) != code_hash(node.cells):
         sys.exit(f"{executed} was not executed from the present {notebook}")
     for cell, done in zip(node.cells, run.cells, strict=True):
-        cell.metadata = {"tags": cell.metadata.tags} if "tags" in cell.metadata else {}
+        cell.metadata = kept(cell.metadata)
         if cell.cell_type == "code":
-            cell.outputs = joined(done.outputs)
+            cell.outputs = [still(output) for output in joined(done.outputs)]
             cell.execution_count = done.execution_count
     node.metadata = {**METADATA, "outputs_of_code": code_hash(node.cells)}
     nbformat.write(node, notebook)
