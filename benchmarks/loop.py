@@ -226,7 +226,11 @@ def optimize_squared(policy_net, optimizer, batch, targets):
 
 
 def train_row(lesson, row, seed, judge=None):
-    """Train the notebook's agent as a row says; return its result."""
+    """Train the notebook's agent as a row says; return its result.
+
+    `judge` is told of each evaluation: step, seconds, greedy policy, mean score, action
+    gaps along the track and network.
+    """
     fixed = {"SEED": seed, "MAX_STEPS": row.steps, "EVAL_EVERY": row.every}
     settings = replace(lesson.settings, **row.settings, **fixed)
     targets = targets_named(lesson, **row.targets)
@@ -234,12 +238,12 @@ def train_row(lesson, row, seed, judge=None):
     scale = row.scale or lesson.SCALE
 
     def show(result):
-        last = result.evaluations[-1]
+        last, net = result.evaluations[-1], result.policy_net
         gaps = None
         if row.env_id == "CartPole-v1":
-            gaps = lesson.action_gaps(result.policy_net)
-        policy = lesson.greedy(result.policy_net)
-        judge(last.step, last.seconds, policy, last.mean, gaps)
+            gaps = lesson.action_gaps(net)
+        policy = lesson.greedy(net)
+        judge(last.step, last.seconds, policy, last.mean, gaps, net)
 
     parts = (settings, targets, remember, row.env_id, scale)
     shown = show if judge else None

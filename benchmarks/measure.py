@@ -99,7 +99,7 @@ class Judge:
         self.best_mean = -np.inf
         self.last = {}
 
-    def __call__(self, step, seconds, policy, mean=None, gaps=None):
+    def __call__(self, step, seconds, policy, mean=None, gaps=None, net=None):
         """Take in an evaluation; return whether the run has reached its end."""
         row = self.row
         if mean is None:

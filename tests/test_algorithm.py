@@ -314,7 +314,7 @@ class Clockwork:
     Those of 5 steps are truncated.
     """
 
-    spec = SimpleNamespace(reward_threshold=475)
+    spec = SimpleNamespace(reward_threshold=75)
     action_space = SimpleNamespace(n=2)
 
     def __init__(self):
@@ -549,19 +549,20 @@ def test_measured_seconds_are_those_of_training_alone(lesson, patch):
     assert result.seconds == 30
 
 
-@pytest.mark.parametrize("score, passes", [(474.9, False), (475.0, True)])
-def test_a_run_may_stop_at_its_first_pass(lesson, patch, score, passes):
+@pytest.mark.parametrize("score, passes", [(74.9, False), (75.0, True)])
+def test_a_run_may_stop_at_its_first_pass(lesson, patch, clockwork, score, passes):
+    """The threshold is that of the environment."""
     shown, scores = [], iter([0.0, score] + [0.0] * 20)
     patch("evaluate", lambda *_: np.full(20, next(scores)))
-    s = tiny(lesson, MAX_STEPS=60, EVAL_EVERY=10)
 
     def show(result):
         shown.append((result.steps, result.finished))
 
+    s = tiny(lesson, MAX_STEPS=60, EVAL_EVERY=10)
     result = lesson.train(s, stop_at_first_pass=True, show=show)
     last = 20 if passes else 60
     assert shown == [(step, step == last) for step in range(10, last + 1, 10)]
-    assert result.steps == last
+    assert result.steps == last and result.threshold == 75
     scores = iter([500.0] * 6)
     assert lesson.train(s).steps == 60, "only where it was asked for"
 

@@ -130,6 +130,8 @@ def test_the_first_pass_and_the_verdict(lesson):
     assert numbers(lesson.verdict(stays)) == [200, 2, 0, 1]
     assert numbers(lesson.verdict(falls)) == [100, 1, 1, 3]
     assert numbers(lesson.verdict(last)) == [300, 3]
+    low = made_up(lesson, 70, 80, 60, 90, threshold=75)
+    assert numbers(lesson.verdict(low)) == [200, 2, 1, 2], "the task's threshold"
 
 
 def test_an_interval_has_the_middle_95_percent_of_means(lesson):
@@ -167,7 +169,7 @@ def test_places_agree_where_all_evaluations_prefer_the_same_push(lesson):
 
 def test_the_second_half_has_the_gaps_of_its_own_networks(lesson):
     networks = [Leaning(threshold) for threshold in (1.0, 2.0, 3.0, 4.0)]
-    run = made_up(lesson, 500, 0, 474, 475)
+    run = made_up(lesson, 500, 0, 74, 75, threshold=75)
     gaps, passes = lesson.second_half(networks, run)
     expected = [lesson.PLACES - 3, lesson.PLACES - 4]
     assert np.allclose(gaps, expected, atol=1e-5) and passes.tolist() == [False, True]
@@ -233,11 +235,11 @@ def test_the_figure_of_the_gaps_has_a_line_for_each_evaluation(lesson):
 @pytest.mark.parametrize("episodes", [0, 1, 30, 130])
 def test_the_learning_curve_shows_what_happened(lesson, episodes):
     durations = np.random.default_rng(0).integers(10, 60, episodes).tolist()
-    run = made_up(lesson, 20.0, 480.0, 300.0, durations=durations)
+    run = made_up(lesson, 20.0, 480.0, 300.0, durations=durations, threshold=123)
     left, right = lesson.plot_durations(run, show_result=True).axes
     lines = [line.get_xydata().tolist() for line in left.lines]
     assert [[100, 20], [200, 480], [300, 300]] in lines
-    assert any(set(line.get_ydata()) == {475} for line in left.lines)
+    assert any(set(line.get_ydata()) == {123} for line in left.lines)
     each, mean = right.lines
     assert each.get_ydata().tolist() == durations
     means = [np.mean(durations[max(0, n - 100) : n]) for n in range(1, episodes + 1)]
@@ -335,23 +337,16 @@ def test_the_curve_that_is_called_plain_is_that_of_the_plain_run(lesson, cell):
     assert order[0] < order[1]
 
 
-def test_the_slider_has_each_network_with_its_own_evaluation(lesson, cell):
-    run = made_up(lesson, 9.0, 480.4, 474.4, 500.0)
-    names = {"plain_run": run, "plain_networks": ["a", "b", "c", "d"]}
-    found = cell("def labelled(", live_cart=lambda _: None, **names)
-    pairs = found.labelled(names["plain_networks"], run)
+def test_the_slider_has_each_network_with_its_own_evaluation(lesson):
+    run = made_up(lesson, 9.0, 80.4, 74.4, 500.0, threshold=75)
+    pairs = lesson.labelled(["a", "b", "c", "d"], run)
     assert [net for _, net in pairs] == ["a", "b", "c", "d"]
-    assert [numbers(label) for label, _ in pairs] == [
-        [100, 9],
-        [200, 480],
-        [300, 474],
-        [400, 500],
-    ]
+    found = [numbers(label) for label, _ in pairs]
+    assert found == [[100, 9], [200, 80], [300, 74], [400, 500]]
     passes = ["pass" in label for label, _ in pairs]
     assert passes == [False, True, False, True]
     assert ["fail" in label for label, _ in pairs] == [not p for p in passes]
-    many = made_up(lesson, *range(60))
-    pairs = found.labelled(list(range(60)), many)
+    pairs = lesson.labelled(list(range(60)), made_up(lesson, *range(60)))
     assert len(pairs) <= 20 and {0, 59} <= {net for _, net in pairs}
     assert all(numbers(label)[1] == net for label, net in pairs)
 
@@ -558,18 +553,18 @@ def test_metrics_are_those_of_the_final_agent(lesson, numbers_of_a_run):
 @pytest.mark.parametrize(
     "means, held_out, solved",
     [
-        ([500, 0], [474.0], False),
-        ([0, 474], [500.0], False),
-        ([0, 475], [475.0], True),
-        ([500, 500], [500.0, 440.0], False),
+        ([100, 0], [74.0], False),
+        ([0, 74], [100.0], False),
+        ([0, 75], [75.0], True),
+        ([100, 100], [100.0, 40.0], False),
     ],
 )
 def test_solved_needs_a_pass_and_the_held_out_starts(
     lesson, numbers_of_a_run, means, held_out, solved
 ):
-    metrics, _ = numbers_of_a_run(made_up(lesson, *means), held_out)
+    metrics, _ = numbers_of_a_run(made_up(lesson, *means, threshold=75), held_out)
     assert metrics["solved"] is solved
-    if max(means) < 475:
+    if max(means) < 75:
         assert metrics["solved_at_step"] is metrics["solved_at_seconds"] is None
 
 

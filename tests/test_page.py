@@ -97,6 +97,7 @@ def opened(browser, page):
 
 
 WIDE = "document.documentElement.scrollWidth - window.innerWidth"
+INSIDE = "all => all.every(image => image.getBoundingClientRect().right < innerWidth)"
 LOADED = "all => all.every(image => image.complete && image.naturalWidth > 0)"
 
 
@@ -125,9 +126,11 @@ def test_a_helper_is_unfolded_by_keyboard(opened):
 def test_the_page_fits_a_window_with_its_contents(opened, width):
     opened.set_viewport_size({"width": width, "height": 900})
     assert opened.evaluate(WIDE) <= 0, "the page scrolls sideways"
+    assert opened.locator("img").evaluate_all(INSIDE), "a picture does not fit"
     contents = opened.locator("nav").bounding_box()
+    cells = opened.locator("main").bounding_box()
     text = opened.locator("h1 ~ p").first.bounding_box()
-    beside = contents["x"] + contents["width"] <= text["x"]
+    beside = contents["x"] + contents["width"] <= cells["x"]
     above = contents["y"] + contents["height"] <= text["y"]
     assert beside if width > 1200 else above
 
