@@ -219,6 +219,15 @@ def test_a_run_of_ones_own_goes_to_the_experiment(local, tmp_path, capsys):
     assert run.data.metrics == last
 
 
+def test_numbers_are_sent_as_floats(local, tmp_path, monkeypatch):
+    """MLflow 2, which the kernels of instances may have, refuses True and False."""
+    sent = {}
+    monkeypatch.setattr(mlflow, "log_metrics", sent.update)
+    send(tmp_path)
+    assert sent == {"validation_area": 412.5, "solved": 1.0}
+    assert {type(value) for value in sent.values()} == {float}
+
+
 def test_a_long_curve_needs_few_requests(local, tmp_path, monkeypatch):
     """A busy service answers 429 to a client that asks too often."""
     with serving(lambda count: 200 if count <= 20 else 429) as server:
