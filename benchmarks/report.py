@@ -175,8 +175,8 @@ def seconds_of(runs):
 def comparison(runs):
     """Return the summary of each contestant.
 
-    It is made from the runs if all of them are there with their times, and then saved.
-    Otherwise it is the saved one.
+    It is made from the runs if all of them are there with their times. Otherwise it is
+    that of an earlier measurement, which contest.json keeps.
     """
     found = {}
     own = seconds_of(run.valid(runs, CONTEST[0]))

@@ -592,7 +592,16 @@ def test_a_network_gets_the_others_gap_at_rest_and_keeps_the_rest():
     assert policy(states.astype(np.float32)) == [0, 1, 1, 0]  # −2x + 10θ > 0
 
 
-def test_only_seeds_on_which_plain_fails_and_final_passes_are_counted():
+def test_networks_are_those_of_their_moments(lesson):
+    found = gaps.networks(lesson, rows.PLAIN, seed=1, moments=(150, 300))
+    for steps, net in found.items():
+        row = replace(rows.PLAIN, steps=steps, every=steps)
+        expected = loop.train_row(lesson, row, 1).policy_net
+        assert torch.equal(weights(net), weights(expected))
+    assert list(found) == [150, 300]
+
+
+def test_only_pairs_of_which_plain_fails_and_final_passes_are_counted():
     found = [
         {"seed": 0, "plain": 100, "final": 500},
         {"seed": 1, "plain": 475, "final": 500},
