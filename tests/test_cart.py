@@ -202,9 +202,9 @@ def test_each_push_counts_once(page):
     assert moved(cart.get_by_role("button", name="cart →").click) == [0, 0.25, 0, 0]
     assert moved(pole.click) == [0, 0, 0, -0.25]
     assert moved(lambda: pole.press("Enter")) == [0, 0, 0, -0.25]
-    canvas = cart.locator("canvas")
-    assert moved(lambda: canvas.press("ArrowLeft")) == [0, -0.25, 0, 0]
-    assert moved(lambda: canvas.press("Shift+ArrowRight")) == [0, 0, 0, 0.25]
+    scene = cart.get_by_role("application")
+    assert moved(lambda: scene.press("ArrowLeft")) == [0, -0.25, 0, 0]
+    assert moved(lambda: scene.press("Shift+ArrowRight")) == [0, 0, 0, 0.25]
     page.evaluate("document.activeElement.blur()")
     assert moved(lambda: page.keyboard.press("ArrowLeft")) == [0, 0, 0, 0]
 
@@ -218,7 +218,7 @@ def test_a_cart_that_is_taken_away_stops(page):
     assert kept.evaluate("root => root.cart.steps") == steps
     kept.evaluate("root => document.body.append(root)")  # as JupyterLab does
     assert said(page, AGENTS) == f"Paused at step {steps}."
-    root(page, AGENTS).get_by_role("button", name="Go on").click()
+    root(page, AGENTS).get_by_role("button", name="Start").click()
     page.clock.run_for(200)
     assert read(page, AGENTS, "steps") > steps
 
@@ -283,7 +283,7 @@ def test_in_jupyterlab_it_starts_and_plays(browser, committed, tmp_path):
         page.evaluate(
             "() => { jupyterapp.commands.execute('notebook:run-all-cells'); }"
         )
-        page.wait_for_selector(".live-cart canvas", timeout=100_000)
+        page.wait_for_selector(".live-cart svg", timeout=100_000)
         root(page, 0).locator("select").select_option("full speed")
         root(page, 0).get_by_role("button", name="Start").click()
         active = f"{widget}.content.activeCellIndex"
