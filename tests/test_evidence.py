@@ -420,21 +420,47 @@ def scores_of(values):
     return evaluate, asked
 
 
+def test_rules_are_scored_on_the_held_out_starts(lesson, cell):
+    def random_pushes(states): ...
+
+    def push_where_it_leans(states): ...
+
+    def push_where_it_falls(states): ...
+
+    rules = (random_pushes, push_where_it_leans, push_where_it_falls)
+    values = [[10, 20], [30, 50], [500, 450]]
+    evaluate, asked = scores_of(dict(zip(rules, values, strict=True)))
+    names = {rule.__name__: rule for rule in rules}
+    found = cell("in (random_pushes, ", evaluate=evaluate, **names)
+    assert asked == [(rule, lesson.HELD_OUT_STARTS, None) for rule in rules]
+    assert found.rows == {
+        "random pushes": ["15.0", "10"],
+        "push where it leans": ["40.0", "30"],
+        "push where it falls": ["475.0", "450"],
+    }
+
+
 def test_each_agent_is_trained_as_the_lesson_says(lesson, cell, patch):
     """Plain, with a careful target, and with the mirror if it is on."""
     asked = []
 
     def train(settings, **options):
         asked.append((settings, options))
-        return made_up(lesson, 0, 500, net=Leaning(0.0))
+        return made_up(lesson, 0, 500, net=Says(3.5, 9.5))
 
     patch("TARGET_EPSILON", 0.4)
-    names = {"train": train, "plain_run": made_up(lesson, 0, 500)}
-    cell("first = train(", **names)
-    cell("plain_run = train(", **names)
-    careful = cell("careful_run = train(", **names).careful
+    never = made_up(lesson, 0, 0)
+    names = {"train": train, "plain_run": never, "careful_run": never}
+    found = cell("first = train(", **names)
+    assert numbers(found.printed)[-1] == 9.5, "the better value"
+    found = cell("plain_run = train(", **names)
+    assert numbers(found.printed)[-1] == 1
+    found = cell("careful_run = train(", **names)
+    assert numbers(found.printed)[-2:] == [0, 1], "plain and careful"
+    careful = found.careful
     for mirror in (True, False):
-        cell("final = train(", careful=careful, MIRROR=mirror, **names)
+        found = cell("final = train(", careful=careful, MIRROR=mirror, **names)
+        assert numbers(found.printed)[-1] == 1
     (first, plain, with_target, mirrored, unmirrored) = asked
     assert replace(first[0], EVAL_EVERY=250) == lesson.settings
     assert first[1]["stop_at_first_pass"]
@@ -476,6 +502,12 @@ def test_agents_are_scored_on_the_held_out_starts(lesson, cell):
     names = list(found.rows)
     assert "plain" in names[1] and "careful" in names[2] and "final" in names[3]
     assert found.rows[names[3]][1] == "499.0 to 500.0"
+    carts = []
+    cell(" in agents.items()])", agents=found.agents, live_cart=carts.append)
+    (pairs,) = carts
+    assert [net for _, net in pairs] == ["plain", "careful", "last"]
+    for (label, _), name in zip(pairs, names[1:], strict=True):
+        assert name in label
 
 
 @pytest.fixture
@@ -722,7 +754,7 @@ def test_promised_and_received(lesson, cell):
         evaluate_asked.append((policy, list(starts)))
         return np.array([2.0, 3.0] * 150)
 
-    net = Says(1.0, 1.25)
+    net = Leaning(-1.0)  # says [7, 8 and a little more, which depends on the start]
     found = cell(
         "return_of_length = ",
         settings=replace(lesson.settings, GAMMA=0.5),
@@ -732,11 +764,14 @@ def test_promised_and_received(lesson, cell):
         evaluate=evaluate,
     )
     # 1 + 1/2 and 1 + 1/2 + 1/4, which lie 1/8 to both sides of 1.625
-    assert found.promised == 1.25
     assert np.mean(found.received) == 1.625
     assert found.error == pytest.approx(2 * 0.125 / math.sqrt(300))
     (((player, share), starts),) = evaluate_asked
     assert player is net and share == 0.3 and len(starts) == 300
+    env = lesson.make_env("CartPole-v1")
+    states = np.array([lesson.reset_env(env, start) for start in starts])
+    values = 8 + states[:, 0] + 10 * states[:, 1:].sum(axis=1)
+    assert found.promised == pytest.approx(values.clip(min=7).mean(), abs=1e-4)
     seen = {*lesson.VALIDATION_STARTS, *lesson.HELD_OUT_STARTS}
     assert not seen & set(starts)
 

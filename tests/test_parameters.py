@@ -154,24 +154,14 @@ def test_a_variant_is_checked_as_the_parameters_are(lesson):
 # The folder of the results.
 
 
-def test_the_folder_is_made_and_loses_only_the_numbers_of_an_earlier_run(choose):
+def test_the_folder_is_made_and_nothing_in_it_is_touched(choose):
     for folder in OTHERS["OUTPUT_DIR"]:
-        path = Path(str(folder))
-        path.mkdir(parents=True)
-        for name in ("metrics.json", "model.pt"):
-            (path / name).write_bytes(b"of an earlier run")
-        assert path == choose(OUTPUT_DIR=folder).OUTPUT
-        assert [file.name for file in path.iterdir()] == ["model.pt"]
-    choose(OUTPUT_DIR="a/new/folder")
-    assert Path("a/new/folder").is_dir()
-
-
-def test_a_refused_run_leaves_no_numbers_of_an_earlier_one(choose):
-    Path("outputs").mkdir()
-    Path("outputs/metrics.json").write_bytes(b"of an earlier run")
-    with pytest.raises(ValueError, match="GAMMA"):
-        choose(GAMMA=2)
-    assert not Path("outputs/metrics.json").exists()
+        assert Path(str(folder)) == choose(OUTPUT_DIR=folder).OUTPUT
+        file = Path(str(folder)) / "metrics.json"
+        file.write_bytes(b"of an earlier run")
+        choose(OUTPUT_DIR=folder)
+        assert list(file.parent.iterdir()) == [file]
+        assert file.read_bytes() == b"of an earlier run"
 
 
 def test_a_tilde_is_the_home_of_the_user(choose, tmp_path, monkeypatch):
@@ -242,12 +232,14 @@ def test_allowed_values_run_to_the_end(tmp_path, name):
 
 
 def test_a_value_that_is_refused_stops_the_notebook_before_training(tmp_path):
+    """Where the folder has an older run's numbers, the executed notebook says so."""
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "metrics.json").write_bytes(b"of an earlier run")
     done = papermill(tmp_path, {"LR": "1.5"})
     last = done.text.strip().splitlines()[-1]
     assert done.code != 0 and "LR" in last and "1.5" in last
     notebook = nbformat.read(done.executed, as_version=4)
-    ran = [c.source for c in code_cells(notebook) if c.execution_count is not None]
-    assert len(ran) > 5 and not any("= train(" in source for source in ran)
-    assert not (done.outputs / "metrics.json").exists()
+    ran = [cell for cell in code_cells(notebook) if cell.execution_count is not None]
+    assert len(ran) > 5 and not any("= train(" in cell.source for cell in ran)
+    said, error = ran[-1].outputs
+    assert error.ename == "ValueError" and "earlier" in said.text
