@@ -85,6 +85,7 @@ def with_settings(row, **settings):
 PLAIN = plain("plain DQN", HUNDRED)
 CAREFUL = careful("careful target, ε′ = 0.7", 0.7, HUNDRED, mirror=False)
 FINAL = careful("final agent", 0.7, HUNDRED)
+UNSCALED = replace(careful("final agent, inputs not scaled", 0.7), scale=NOT_SCALED)
 
 # One part added to plain DQN.
 SLOW = {"steps": 100_000, "every": 2_500}
@@ -159,7 +160,7 @@ for value in EPSILONS:
 # One part taken from the final agent, or put to it.
 TAKEN = [
     FINAL,
-    replace(careful("final agent, inputs not scaled", 0.7), scale=NOT_SCALED),
+    UNSCALED,
     with_settings(careful("final agent, memory of 256", 0.7), MEMORY_SIZE=256),
     with_settings(careful("final agent, no target network, τ = 1", 0.7), TAU=1.0),
     with_settings(
