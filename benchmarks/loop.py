@@ -34,6 +34,7 @@ def loop(
     average=0.0,
     failures=0.0,
     pushes=0,
+    clock=None,
     punish=False,
     own_epsilon=False,
     layer_norm=False,
@@ -52,6 +53,7 @@ def loop(
         network itself plays.
     failures: share of each batch that is drawn from steps that terminated.
     pushes: at most so many random pushes begin an episode; they are not remembered.
+    clock: steps after which an episode is cut off; None keeps the environment's own.
     punish: reward −1 where a step terminated and 0 elsewhere.
     own_epsilon: the careful target at the ε with which the agent acts at that step.
     layer_norm: normalise both hidden layers.
@@ -59,7 +61,7 @@ def loop(
     squared: mean squared error instead of the Huber loss.
     """
     scale = lesson.SCALE if scale is None else scale
-    env = lesson.make_env(env_id)
+    env = lesson.make_env(env_id, clock)
     rng = np.random.default_rng(settings.SEED)
     state = begin(lesson, env, rng, pushes, settings.SEED)
     nets = lesson.make_networks(len(state), int(env.action_space.n), scale, settings)

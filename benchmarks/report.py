@@ -20,6 +20,7 @@ from .rows import (
     PLAIN,
     TABLES,
     TOGETHER,
+    UNSCALED,
     all_rows,
     shortened,
 )
@@ -27,7 +28,7 @@ from .rows import (
 README = run.HERE / "README.md"
 COMPARED = run.RESULTS / "contest.json"
 MARKED = re.compile(r"(<!-- table: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-GAP_ROWS = (PLAIN, CAREFUL, FINAL)
+GAP_ROWS = (PLAIN, CAREFUL, FINAL, UNSCALED)
 ORANGE, BLUE = "#D55E00", "#0072B2"  # Okabe and Ito
 
 

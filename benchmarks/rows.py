@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 TEN, TWENTY, HUNDRED = range(10), range(20), range(100)
 FRESH = range(100, 120)  # for rows that were put together after seeing seeds 0 to 99
+FRESHER = range(120, 140)  # for one that was put together after seeing these, too
 BUDGET = 50_000  # steps of the comparison
 ACROBOT = {
     "env_id": "Acrobot-v1",
@@ -85,6 +86,7 @@ def with_settings(row, **settings):
 PLAIN = plain("plain DQN", HUNDRED)
 CAREFUL = careful("careful target, ε′ = 0.7", 0.7, HUNDRED, mirror=False)
 FINAL = careful("final agent", 0.7, HUNDRED)
+UNSCALED = replace(careful("final agent, inputs not scaled", 0.7), scale=NOT_SCALED)
 
 # One part added to plain DQN.
 SLOW = {"steps": 100_000, "every": 2_500}
@@ -159,7 +161,7 @@ for value in EPSILONS:
 # One part taken from the final agent, or put to it.
 TAKEN = [
     FINAL,
-    replace(careful("final agent, inputs not scaled", 0.7), scale=NOT_SCALED),
+    UNSCALED,
     with_settings(careful("final agent, memory of 256", 0.7), MEMORY_SIZE=256),
     with_settings(careful("final agent, no target network, τ = 1", 0.7), TAU=1.0),
     with_settings(
@@ -168,6 +170,7 @@ TAKEN = [
     CAREFUL,
     replace(plain("mirror alone"), mirror=True),
     careful("final agent, learning rate falling to 0", 0.7, lr_falls=True),
+    careful("final agent, episodes of 5,000 steps", 0.7, clock=5_000),
 ]
 
 # Several standard parts together.
@@ -193,6 +196,12 @@ TOGETHER = [
     replace(MASTER, label="the same without mirror", seeds=FIRST_TEN, mirror=False),
     careful("the same without averaged weights", 0.3, FIRST_TEN, **without("average")),
     careful("the same without failures", 0.3, FIRST_TEN, **without("failures")),
+    replace(
+        MASTER,
+        label=f"{MASTER.label}, episodes of 5,000 steps",
+        seeds=FRESHER,
+        loop={**ALL, "clock": 5_000},
+    ),
     replace(
         with_targets(MASTER, "double"),
         label="5-step, Double DQN, mirror, averaged weights, failures",
