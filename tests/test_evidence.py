@@ -608,7 +608,7 @@ def test_a_row_of_seeds_has_a_number_for_each_run(lesson):
         made_up(lesson, 20, 20, 20, 500),
     ]
     name, *cells = lesson.row_of_seeds("some agent", runs)
-    firsts, lowest, shares = [text.split(", ") for text in cells]
+    firsts, lowest, shares = [text.split("; ") for text in cells]
     assert name == "some agent"
     assert firsts[0] == "100" and firsts[2:] == ["200", "400"]
     assert lowest[0] == "20" and lowest[2] == "400", "after the first pass"
@@ -672,7 +672,7 @@ def test_seeds_of_a_comparison_differ_and_agents_share_them(comparison, lesson):
         curves_of_seeds = [r.durations for r in results]
         assert curves_of_seeds[0] != curves_of_seeds[1]
         row = lesson.row_of_seeds("", results)
-        assert all(len(re.split(", ", text)) == 2 for text in row[1:])
+        assert all(len(text.split("; ")) == 2 for text in row[1:])
 
 
 def test_the_comparison_has_the_agents_of_the_lesson(comparison, lesson):

@@ -59,7 +59,7 @@ FOLDED = {
     "Evaluate",
     "Picture: the whole algorithm",
     "Settings",
-    "The folder of the results, and all checks",
+    "The results folder and all checks",
     "Connect to MLflow, if TRACKING asks for it",
     "Check: three states go in, three rows of two Q-values come out",
     "Check: the other action comes up in a tenth of all cases",
