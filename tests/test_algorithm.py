@@ -1,6 +1,5 @@
 """The pieces of the algorithm and its loop, against cases computed by hand."""
 
-import copy
 import itertools
 import math
 from dataclasses import replace
@@ -19,18 +18,16 @@ def tiny(lesson, **changes):
     return replace(lesson.settings, **{**TINY, "MEMORY_SIZE": 1_000, **changes})
 
 
-def two_steps(lesson, **fields):
-    """A batch of two steps; `fields` replace some of theirs."""
-    given = {"state": [[1.0, 0, 0, 0], [2.0, 0, 0, 0]], "action": [[1], [0]]}
-    given |= {"next_state": [[10.0, 0, 0, 0], [20.0, 0, 0, 0]], "reward": [1.0, -2.5]}
-    given |= {"terminated": [False, False], **fields}
-    tensors = {name: torch.tensor(value) for name, value in given.items()}
-    return lesson.Transition(**tensors)
+def two_steps(lesson, terminated):
+    """A batch of two steps with rewards 1 and −2.5."""
+    states = torch.tensor([[10.0, 0, 0, 0], [20.0, 0, 0, 0]])
+    action, reward = torch.tensor([[1], [0]]), torch.tensor([1.0, -2.5])
+    return lesson.Transition(states, action, states, reward, torch.tensor(terminated))
 
 
 def says(states):
-    """Stands for a network: for a state with first number x it says [x, 3x]."""
-    return states[:, :1] * torch.tensor([1.0, 3.0])
+    """Stands for a network: for a state with first number x it says [x, 3x, 2x]."""
+    return states[:, :1] * torch.tensor([1.0, 3.0, 2.0])
 
 
 def networks(lesson, **changes):
@@ -48,49 +45,26 @@ def equal(some, others):
 # The replay memory.
 
 
-def filled(lesson, capacity, pushes, seed=0):
-    """A memory whose i-th transition has i in all its fields."""
-    memory = lesson.ReplayMemory(capacity, 4, np.random.default_rng(seed))
+@pytest.mark.parametrize("pushes, held", [(2, {0, 1}), (6, {2, 3, 4, 5})])
+def test_memory_samples_all_it_holds_and_nothing_else(lesson, pushes, held):
+    """The i-th transition has i in all its fields."""
+    memory = lesson.ReplayMemory(4, 4, np.random.default_rng(0))
     for i in range(pushes):
         state = np.full(4, i)
         step = lesson.Transition(state, i % 2, state + 0.5, 10.0 * i, i == 3)
         memory.push(step)
-    return memory
-
-
-@pytest.mark.parametrize(
-    "pushes,held", [(2, {0, 1}), (4, {0, 1, 2, 3}), (6, {2, 3, 4, 5})]
-)
-def test_memory_samples_all_it_holds_and_nothing_else(lesson, pushes, held):
-    memory = filled(lesson, 4, pushes)
     assert len(memory) == len(held)
-    labels = memory.sample(4_000).reward.numpy() / 10
-    labels, counts = np.unique(labels, return_counts=True)
+    batch = memory.sample(4_000)
+    label = batch.reward / 10
+    labels, counts = np.unique(label.numpy(), return_counts=True)
     assert set(labels) == held
     assert np.all(np.abs(counts / 4_000 - 1 / len(held)) < 0.04), "all equally often"
-
-
-def test_a_batch_has_the_right_types_and_fields_that_belong_together(lesson):
-    batch = filled(lesson, 5, 8).sample(50)
-    label = batch.reward / 10
-    assert torch.equal(batch.state, label[:, None].expand(50, 4))
-    assert torch.equal(batch.next_state, label[:, None].expand(50, 4) + 0.5)
+    assert torch.equal(batch.state, label[:, None].expand(4_000, 4))
+    assert torch.equal(batch.next_state, batch.state + 0.5)
     assert torch.equal(batch.action, label[:, None].long() % 2)
-    assert torch.equal(batch.terminated, label == 3) and label.shape == (50,)
+    assert torch.equal(batch.terminated, label == 3) and label.shape == (4_000,)
     kinds = [torch.float32, torch.int64, torch.float32, torch.float32, torch.bool]
     assert [field.dtype for field in batch] == kinds
-
-
-def test_samples_are_copies_that_depend_on_the_seed_and_differ_each_time(lesson):
-    draws = [filled(lesson, 50, 50, seed).sample(20).reward for seed in (1, 1, 2)]
-    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
-    memory = filled(lesson, 50, 50)
-    assert not torch.equal(memory.sample(20).reward, memory.sample(20).reward)
-    memory, state = lesson.ReplayMemory(2, 4, np.random.default_rng(0)), np.ones(4)
-    memory.push(lesson.Transition(state, 0, state, 1.0, False))
-    state += 5
-    memory.sample(1).state.zero_()
-    assert torch.equal(memory.sample(1).state, torch.ones(1, 4))
 
 
 # The network, the optimiser and the actions.
@@ -157,128 +131,50 @@ def test_actions_are_random_in_a_share_of_epsilon_and_else_the_best(lesson):
 
 # The targets, the optimisation step and the target network.
 
-ENDS = [[False, False], [True, False], [False, True], [True, True]]
 
-
-@pytest.mark.parametrize(
-    "epsilon, values", [(0, [30, 60]), (1, [20, 40]), (0.7, [23, 46])]
-)
-@pytest.mark.parametrize("ends", ENDS)
-def test_targets_by_hand(lesson, epsilon, values, ends):
+@pytest.mark.parametrize("ends", [[False, True], [True, False]])
+def test_targets_by_hand(lesson, ends):
+    """After the steps the best values are 30 and 60, and the means 20 and 40."""
     s = replace(lesson.settings, GAMMA=0.5)
-    batch = two_steps(lesson, terminated=ends)
-    steps = zip([1.0, -2.5], values, ends, strict=True)
-    expected = [reward + 0.5 * value * (not end) for reward, value, end in steps]
-    found = [lesson.careful_targets(batch, None, says, s, epsilon)]
-    if epsilon == 0:
-        found.append(lesson.td_targets(batch, None, says, s))
-    for targets in found:
+    batch = two_steps(lesson, ends)
+    careful = lesson.careful_targets
+    found = {
+        (30, 60): lesson.td_targets(batch, None, says, s),
+        (20, 40): careful(batch, None, says, s, epsilon=1),
+        (23, 46): careful(batch, None, says, s, epsilon=0.7),
+    }
+    for values, targets in found.items():
+        steps = zip([1.0, -2.5], values, ends, strict=True)
+        expected = [reward + 0.5 * value * (not end) for reward, value, end in steps]
         assert targets.shape == (2,) and np.allclose(targets, expected)
 
 
-def test_targets_have_no_gradient_and_average_over_three_actions(lesson):
-    q = torch.tensor([[1.0, 5.0, 3.0], [9.0, 0.0, 0.0]])
-    s = replace(lesson.settings, GAMMA=1.0)
-    batch = two_steps(lesson, reward=[0.0, 0.0])
-    found = lesson.careful_targets(batch, None, lambda states: q, s, epsilon=0.5)
-    assert np.allclose(found, [0.5 * 5 + 0.5 * 3, 0.5 * 9 + 0.5 * 3])
-    net = lesson.DQN(4, 2, lesson.SCALE)
+def test_targets_have_no_gradient(lesson):
+    net, batch = lesson.DQN(4, 2, lesson.SCALE), two_steps(lesson, [False, False])
     for targets in (lesson.td_targets, partial(lesson.careful_targets, epsilon=0.5)):
-        assert not targets(two_steps(lesson), net, net, s).requires_grad
-
-
-def test_without_caution_both_targets_are_the_same_bits(lesson):
-    q = torch.randn(5_000, 2, generator=torch.Generator().manual_seed(0)) * 100
-    batch = lesson.Transition(
-        state=None,
-        action=None,
-        next_state=q,
-        reward=torch.ones(5_000),
-        terminated=torch.zeros(5_000, dtype=torch.bool),
-    )
-
-    def q_of(states):
-        return states
-
-    plain = lesson.td_targets(batch, None, q_of, lesson.settings)
-    for epsilon, same in ((0.0, True), (0.1, False)):
-        found = lesson.careful_targets(batch, None, q_of, lesson.settings, epsilon)
-        assert torch.equal(plain, found) is same
-
-
-def three_updates_by_hand(policy_net, batch, targets, lr):
-    """The losses of three updates with the same batch, and the weights after them.
-
-    The second time the targets are far away, so that a maximum over past gradients,
-    which is AMSGrad, differs from their average.
-    """
-    net, losses = copy.deepcopy(policy_net), []
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, amsgrad=True)
-    for goals in (targets, targets + 1e4, targets):
-        errors = []
-        rows = zip(batch.state, batch.action, goals, strict=True)
-        for state, action, goal in rows:
-            error = abs(net(state[None])[0, action[0]] - goal)
-            errors.append(0.5 * error**2 if error.item() < 1 else error - 0.5)
-        loss = sum(errors) / len(errors)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses, weights(net)
-
-
-def test_optimisation_steps_by_hand(lesson):
-    policy_net, _, optimizer = networks(lesson, LR=0.01)
-    rng = np.random.default_rng(0)
-    batch = lesson.Transition(
-        state=torch.tensor(rng.normal(size=(6, 4)), dtype=torch.float32),
-        action=torch.tensor([[0], [1], [1], [0], [1], [1]]),
-        next_state=None,
-        reward=None,
-        terminated=None,
-    )
-    targets = torch.tensor([1.0, 0.3, 7.0, -5.0, 0.0, 0.1])
-    losses, expected = three_updates_by_hand(policy_net, batch, targets, 0.01)
-    for weight in policy_net.parameters():
-        weight.grad = torch.full_like(weight, 1e6)  # left over: it must not count
-    found = []
-    for goals in (targets, targets + 1e4, targets):
-        found.append(lesson.optimize_model(policy_net, optimizer, batch, goals))
-    assert type(found[0]) is float and found == pytest.approx(losses, rel=1e-4)
-    for weight, right in zip(weights(policy_net), expected, strict=True):
-        assert torch.allclose(weight, right, atol=1e-4)
+        assert not targets(batch, net, net, lesson.settings).requires_grad
 
 
 @pytest.mark.parametrize("target", [math.inf, math.nan])
 def test_a_loss_that_is_not_finite_stops_with_an_explanation(lesson, target):
     policy_net, _, optimizer = networks(lesson)
-    before = weights(policy_net)
+    batch, before = two_steps(lesson, [False, False]), weights(policy_net)
     with pytest.raises(FloatingPointError, match="LR"):
         targets = torch.tensor([target, 1.0])
-        lesson.optimize_model(policy_net, optimizer, two_steps(lesson), targets)
+        lesson.optimize_model(policy_net, optimizer, batch, targets)
     assert equal(weights(policy_net), before)
 
 
-@pytest.mark.parametrize("tau", [0.0, 0.02, 0.25, 1.0])
-def test_soft_update_by_hand(lesson, tau):
+def test_soft_update_by_hand(lesson):
     policy_net, target_net = networks(lesson, SEED=1)[0], networks(lesson, SEED=2)[1]
     mine, others = weights(policy_net), weights(target_net)
-    lesson.update_target(target_net, policy_net, tau)
+    lesson.update_target(target_net, policy_net, 0.25)
     assert equal(weights(policy_net), mine)
     for now, weight, before in zip(weights(target_net), mine, others, strict=True):
-        assert torch.allclose(now, tau * weight + (1 - tau) * before, atol=1e-7)
-    assert tau not in (0.0, 1.0) or equal(weights(target_net), mine if tau else others)
+        assert torch.allclose(now, 0.25 * weight + 0.75 * before, atol=1e-7)
 
 
 # What is remembered.
-
-
-def remembered(remember, step):
-    """What a function pushes into the memory after a step."""
-    pushed = []
-    remember(SimpleNamespace(push=pushed.append), step)
-    return pushed
 
 
 def test_the_mirror_image_is_what_the_environment_does(lesson):
@@ -292,10 +188,11 @@ def test_the_mirror_image_is_what_the_environment_does(lesson):
     for _ in range(60):
         state, action = rng.uniform(-1, 1, 4) * [2.5, 2, 0.22, 2], int(rng.integers(2))
         step = lesson.Transition(state, action, *play(state, action))
-        (alone,) = remembered(lesson.remember, step)
-        itself, image = remembered(lesson.remember_mirrored, step)
-        for kept in (alone, itself):
-            assert all(np.array_equal(a, b) for a, b in zip(kept, step, strict=True))
+        pushed = []
+        lesson.remember(SimpleNamespace(push=pushed.append), step)
+        lesson.remember_mirrored(SimpleNamespace(push=pushed.append), step)
+        alone, itself, image = pushed
+        assert alone is itself is step
         assert np.allclose(image.state, -state) and image.action != action
         next_state, reward, terminated = play(image.state, image.action)
         assert np.allclose(image.next_state, next_state, atol=1e-5)
@@ -399,42 +296,16 @@ def test_the_loop_acts_on_what_it_sees_with_the_epsilon_of_its_step(
     assert [epsilon for *_, epsilon in calls] == epsilons
 
 
-@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
-def test_the_target_network_follows_at_every_step(lesson, patch, tau):
-    taus, update = [], lesson.update_target
-
-    def noted(target_net, policy_net, tau):
-        taus.append(tau)
-        update(target_net, policy_net, tau)
-
-    patch("update_target", noted)
-    s = tiny(lesson, TAU=tau, MAX_STEPS=30)
-    result = lesson.train(s)
-    start = weights(lesson.make_networks(4, 2, lesson.SCALE, s)[0])
-    assert len(result.losses) == 15, "from the first full batch on"
-    assert taus == [tau] * 15
-    policy, target = weights(result.policy_net), weights(result.target_net)
-    assert not equal(policy, start)
-    assert equal(target, start) is (tau == 0)
-    assert equal(target, policy) is (tau == 1)
-
-
-def test_targets_and_memory_are_exchanged_as_arguments(lesson):
+def test_targets_are_given_both_networks(lesson):
     seen = []
 
     def targets(batch, policy_net, target_net, settings):
-        seen.append((policy_net, target_net, settings, len(batch.reward)))
+        seen.append((policy_net, target_net, settings))
         return torch.zeros_like(batch.reward)
 
-    def remember_twice(memory, transition):
-        memory.push(transition)
-        memory.push(transition)
-
     s = tiny(lesson, MAX_STEPS=20)
-    result = lesson.train(s, targets=targets, remember=remember_twice)
-    assert result.memory.pushed == 40
-    asked = (result.policy_net, result.target_net, s, 16)
-    assert seen == 13 * [asked], "from step 8 on there is a full batch"
+    result = lesson.train(s, targets=targets)
+    assert seen == 5 * [(result.policy_net, result.target_net, s)]
 
 
 def run_by_hand(lesson, settings, targets, pushes):
@@ -480,7 +351,9 @@ def run_by_hand(lesson, settings, targets, pushes):
 
 @pytest.mark.parametrize("agent", ["plain", "final"])
 def test_a_run_is_what_a_second_implementation_does(lesson, agent):
-    s = replace(lesson.settings, SEED=5, MAX_STEPS=200, BATCH_SIZE=64)
+    """Settings differ from the defaults: none of them may be written in."""
+    others = {"GAMMA": 0.9, "TAU": 0.1, "LR": 0.01, "EPS_END": 0.1, "EPS_DECAY": 100}
+    s = replace(lesson.settings, SEED=5, MAX_STEPS=200, BATCH_SIZE=64, **others)
     options, pushes = {}, 1
     if agent == "final":
         options = {"targets": partial(lesson.careful_targets, epsilon=0.7)}
@@ -489,8 +362,8 @@ def test_a_run_is_what_a_second_implementation_does(lesson, agent):
 
     def targets(q):
         if agent == "plain":
-            return 0.99 * q.max(dim=1).values
-        return 0.99 * (0.3 * q.max(dim=1).values + 0.7 * q.mean(dim=1))
+            return 0.9 * q.max(dim=1).values
+        return 0.9 * (0.3 * q.max(dim=1).values + 0.7 * q.mean(dim=1))
 
     found = lesson.train(s, **options)
     losses, durations = run_by_hand(lesson, s, targets, pushes)
@@ -498,39 +371,19 @@ def test_a_run_is_what_a_second_implementation_does(lesson, agent):
     assert len(losses) > 100 and np.allclose(found.losses, losses, rtol=1e-3)
 
 
-@pytest.fixture(scope="module")
-def tiny_run(lesson):
-    """A short run of plain DQN."""
-    return lesson.train(tiny(lesson))
-
-
-def test_a_run_in_numbers(lesson, tiny_run):
-    ends, durations = zip(*tiny_run.durations, strict=True)
-    assert list(itertools.accumulate(durations)) == list(ends)
-    assert max(durations) <= 500 and ends[-1] <= 400 == tiny_run.steps
-    fields = tiny_run.memory.fields
-    start = lesson.reset_env(lesson.make_env("CartPole-v1"), 3)
-    assert np.array_equal(fields.state[0], start)
-    assert [n + 1 for n in range(400) if fields.terminated[n]] == list(ends)
-    agent = lesson.greedy(tiny_run.policy_net)
-    scores = lesson.evaluate(agent, lesson.VALIDATION_STARTS)
-    assert tiny_run.evaluations[-1][:3] == (400, scores.mean(), scores.min())
-    assert tiny_run.threshold == 475 and tiny_run.finished
-
-
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(lesson, tiny_run):
+def test_a_run_depends_on_its_seed_and_is_scored_with_its_policy_network(lesson):
     """Neither other random numbers nor more evaluations change a run."""
+    result = lesson.train(tiny(lesson))
     np.random.seed(99)
     torch.manual_seed(99)
-    again = lesson.train(replace(tiny_run.settings, EVAL_EVERY=40))
+    again = lesson.train(tiny(lesson, EVAL_EVERY=40))
     assert len(again.evaluations) == 10
-    assert again.durations == tiny_run.durations and again.losses == tiny_run.losses
-    assert equal(weights(again.policy_net), weights(tiny_run.policy_net))
-    one, other = [lesson.train(tiny(lesson, SEED=n, MAX_STEPS=8)) for n in (3, 4)]
-    assert not equal(weights(one.policy_net), weights(other.policy_net))
-    some, others = one.memory.fields, other.memory.fields
-    assert not np.array_equal(some.state[0], others.state[0])
-    assert not np.array_equal(some.action, others.action)
+    assert again.durations == result.durations and again.losses == result.losses
+    assert equal(weights(again.policy_net), weights(result.policy_net))
+    agent = lesson.greedy(result.policy_net)
+    scores = lesson.evaluate(agent, lesson.VALIDATION_STARTS)
+    assert result.evaluations[-1][:3] == (400, scores.mean(), scores.min())
+    assert result.threshold == 475 and result.finished
 
 
 def test_measured_seconds_are_those_of_training_alone(lesson, patch):
@@ -588,21 +441,8 @@ def test_evaluation_is_one_episode_from_each_start(lesson):
     assert lesson.evaluate(push_where_it_falls, starts).tolist() == played
     assert max(played) == 500 > min(played)
     assert lesson.evaluate(push_where_it_falls, [0], max_steps=7).tolist() == [7]
-
-
-def test_scores_do_not_depend_on_the_order_or_company_of_starts(lesson):
-    def rule(states):
-        return states[:, 2] > 0
-
-    def idle(states):
-        return np.ones(len(states), int)
-
-    scores = lesson.evaluate(rule, range(8)).tolist()
-    assert len(set(scores)) > 3
-    assert lesson.evaluate(rule, range(7, -1, -1)).tolist() == scores[::-1]
-    assert lesson.evaluate(rule, [5]).tolist() == [scores[5]]
-    rewards = lesson.evaluate(idle, range(2), "MountainCar-v0")
-    assert rewards.tolist() == [-200, -200], "rewards, not steps"
+    rewards = lesson.evaluate(lambda states: [1], [0], "MountainCar-v0")
+    assert rewards.tolist() == [-200], "rewards, not steps"
 
 
 def test_starts_for_different_purposes_do_not_overlap(lesson):
@@ -624,10 +464,9 @@ def test_an_episode_that_is_played_is_the_one_that_is_scored(lesson):
 # What it learns.
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_final_agent_passes(lesson, seed):
+def test_the_final_agent_passes(lesson):
     result = lesson.train(
-        replace(lesson.settings, SEED=seed, MAX_STEPS=5_000),
+        replace(lesson.settings, MAX_STEPS=5_000),
         targets=partial(lesson.careful_targets, epsilon=lesson.TARGET_EPSILON),
         remember=lesson.remember_mirrored,
         stop_at_first_pass=True,

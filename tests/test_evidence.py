@@ -3,9 +3,11 @@
 A cell that is no definition is run with made-up names.
 """
 
+import contextlib
 import io
 import json
 import math
+import pickle
 import re
 from dataclasses import asdict, replace
 from functools import partial
@@ -103,45 +105,31 @@ def numbers(text):
 # Measures of a run.
 
 
-@pytest.mark.parametrize(
-    "means, share",
-    [
-        ([500, 500, 0, 0], 0),
-        ([0, 0, 500, 475], 1),
-        ([500, 500, 474.9, 480], 0.5),
-        ([0, 0, 500], 0.5),
-    ],
-)
-def test_the_share_of_passes_is_that_of_the_second_half(lesson, means, share):
-    assert lesson.share_of_passes(made_up(lesson, *means)) == share
-    lower = made_up(lesson, *[mean - 400 for mean in means], threshold=75)
-    assert lesson.share_of_passes(lower) == share, "the threshold is the task's"
+def test_the_share_of_passes_is_that_of_the_second_half(lesson):
+    run = made_up(lesson, 100, 100, 74.9, 75, threshold=75)
+    assert lesson.share_of_passes(run) == 0.5
 
 
 def test_the_first_pass_and_the_verdict(lesson):
-    never = made_up(lesson, 0, 474, 0)
-    stays = made_up(lesson, 0, 475, 500)
-    falls = made_up(lesson, 500, 480, 20, 500)
-    last = made_up(lesson, 0, 0, 480)
+    """The threshold is that of the task."""
+    never = made_up(lesson, 0, 74, 0, threshold=75)
+    stays = made_up(lesson, 0, 75, 100, threshold=75)
+    falls = made_up(lesson, 100, 80, 20, 100, threshold=75)
+    last = made_up(lesson, 0, 0, 80, threshold=75)
     assert lesson.first_pass(never) is None
-    assert lesson.first_pass(stays) == (200, 475, 465, 2.0)
-    assert lesson.first_pass(made_up(lesson, 70, 80, threshold=75)).step == 200
-    assert set(numbers(lesson.verdict(never))) == {475, 300}
+    assert lesson.first_pass(stays) == (200, 75, 65, 2.0)
+    assert set(numbers(lesson.verdict(never))) == {75, 300}
     assert numbers(lesson.verdict(stays)) == [200, 2, 0, 1]
     assert numbers(lesson.verdict(falls)) == [100, 1, 1, 3]
     assert numbers(lesson.verdict(last)) == [300, 3]
-    low = made_up(lesson, 70, 80, 60, 90, threshold=75)
-    assert numbers(lesson.verdict(low)) == [200, 2, 1, 2], "the task's threshold"
 
 
 def test_an_interval_has_the_middle_95_percent_of_means(lesson):
     scores = np.random.default_rng(1).normal(3_000, 500, 400)
     half = 1.96 * scores.std() / 20  # 49; it would be 41 for 90 %
-    low, high = [float(end) for end in lesson.interval(scores).split(" to ")]
-    assert [low, high] == pytest.approx(
-        [scores.mean() - half, scores.mean() + half], abs=2.5
-    )
-    assert set(lesson.interval(np.full(100, 500.0)).split(" to ")) == {"500.0"}
+    expected = [scores.mean() - half, scores.mean() + half]
+    found = [float(end) for end in lesson.interval(scores).split(" to ")]
+    assert found == pytest.approx(expected, abs=2.5)
 
 
 # The action gap.
@@ -151,9 +139,6 @@ def test_the_action_gap_along_the_track(lesson):
     assert np.allclose(lesson.PLACES, np.arange(-20, 21) / 10)
     gaps = lesson.action_gaps(Leaning(0.35))
     assert np.allclose(gaps, lesson.PLACES - 0.35, atol=1e-5), "right minus left"
-    q_values = lesson.q_along_track(Leaning(0.35))
-    assert np.allclose(q_values[:, 0], 7)
-    assert np.allclose(q_values[:, 1], 7 + gaps, atol=1e-5)
 
 
 def test_places_agree_where_all_evaluations_prefer_the_same_push(lesson):
@@ -163,83 +148,47 @@ def test_places_agree_where_all_evaluations_prefer_the_same_push(lesson):
         [9.0, -0.1, 0.2, 5.0, 1.0],  # at the last two
     ]
     assert lesson.places_agreed(np.array(gaps)) == 2
-    assert lesson.places_agreed(np.array(gaps[:2])) == 3
-    assert lesson.places_agreed(np.array(gaps[:1])) == 5
 
 
-def test_the_second_half_has_the_gaps_of_its_own_networks(lesson):
-    networks = [Leaning(threshold) for threshold in (1.0, 2.0, 3.0, 4.0)]
-    run = made_up(lesson, 500, 0, 74, 75, threshold=75)
-    gaps, passes = lesson.second_half(networks, run)
-    expected = [lesson.PLACES - 3, lesson.PLACES - 4]
-    assert np.allclose(gaps, expected, atol=1e-5) and passes.tolist() == [False, True]
-
-
-def test_the_cell_of_the_gaps_says_what_they_are(lesson, cell):
-    plain = made_up(lesson, 0, 0, 500, 0, 500, 0)
-    careful = made_up(lesson, 0, 0, 0, 500, 500, 500)
+def test_gaps_of_the_second_half_are_drawn_and_said(lesson, cell):
+    plain, careful = (0.05, 1.05, -1.05), (5.0, 5.5, 6.0)
     found = cell(
         "= places_agreed(",
-        plain_run=plain,
-        careful_run=careful,
-        plain_networks=[Leaning(x) for x in (9.0, 9.0, 9.0, 0.05, 1.05, -1.05)],
-        careful_networks=[Leaning(x) for x in (9.0, 9.0, 9.0, 5.0, 5.0, 6.0)],
+        plain_run=made_up(lesson, 0, 0, 100, 0, 75, 74, threshold=75),
+        careful_run=made_up(lesson, 0, 0, 0, 100, 100, 100, threshold=75),
+        plain_networks=[Leaning(x) for x in (9.0, 9.0, 9.0, *plain)],
+        careful_networks=[Leaning(x) for x in (9.0, 9.0, 9.0, *careful)],
     )
     # Between -1 and 1 there are 21 places; on the others all three agree.
     sizes = []
-    for thresholds in ((0.05, 1.05, -1.05), (5, 5, 6)):
-        sizes.append(np.mean([abs(lesson.PLACES - x) for x in thresholds]).round(2))
+    for zeros in (plain, careful):
+        sizes.append(np.mean([abs(lesson.PLACES - x) for x in zeros]).round(2))
     assert numbers(found.printed) == [3, 20, sizes[0], 3, 41, sizes[1]]
-    left, right = found.figures[0].axes
-    assert len(gap_lines(left)) == len(gap_lines(right)) == 3
-    assert np.allclose(gap_lines(right)[2].get_ydata(), lesson.PLACES - 6, atol=1e-5)
-
-
-def look(line):
-    """The colour and the style of a line."""
-    return to_hex(line.get_color()), line.get_linestyle()
-
-
-def gap_lines(ax):
-    """The lines that have a value for each place."""
-    return [line for line in ax.lines if len(line.get_xdata()) == 41]
-
-
-def test_the_figure_of_the_gaps_has_a_line_for_each_evaluation(lesson):
-    gaps = np.array([lesson.PLACES, 2 * lesson.PLACES, -lesson.PLACES])
-    passes = np.array([True, False, True])
-    panels = {
-        "one": (gaps, passes),
-        "two": (gaps + 1, ~passes),
-        "three": (gaps, passes),
-    }
-    figure = lesson.plot_gaps(panels)
-    assert [ax.get_title() for ax in figure.axes] == list(panels)
-    for ax, (gaps, passes) in zip(figure.axes, panels.values(), strict=True):
-        lines = gap_lines(ax)
-        assert np.allclose([line.get_xdata() for line in lines], lesson.PLACES)
-        assert np.allclose([line.get_ydata() for line in lines], gaps)
+    expected = [(plain, ["fails", "passes", "fails"]), (careful, 3 * ["passes"])]
+    for ax, (zeros, words) in zip(found.figures[0].axes, expected, strict=True):
+        lines = [line for line in ax.lines if len(line.get_xdata()) == 41]
+        drawn = [line.get_ydata() for line in lines]
+        assert np.allclose(drawn, [lesson.PLACES - x for x in zeros], atol=1e-5)
         legend = ax.get_legend()
-        words = [text.get_text() for text in legend.get_texts()]
-        looks = [look(line) for line in legend.get_lines()]
-        meaning = dict(zip(looks, words, strict=True))
+        meaning = {}
+        for line, text in zip(legend.get_lines(), legend.get_texts(), strict=True):
+            meaning[line.get_color(), line.get_linestyle()] = text.get_text()
         assert len(meaning) == 2
-        for line, passed in zip(lines, passes, strict=True):
-            assert ("pass" in meaning[look(line)]) is bool(passed)
-            assert ("fail" in meaning[look(line)]) is not bool(passed)
+        for line, word in zip(lines, words, strict=True):
+            assert word in meaning[line.get_color(), line.get_linestyle()]
 
 
 # Learning curves.
 
 
-@pytest.mark.parametrize("episodes", [0, 1, 30, 130])
+@pytest.mark.parametrize("episodes", [0, 130])
 def test_the_learning_curve_shows_what_happened(lesson, episodes):
     durations = np.random.default_rng(0).integers(10, 60, episodes).tolist()
     run = made_up(lesson, 20.0, 480.0, 300.0, durations=durations, threshold=123)
     left, right = lesson.plot_durations(run, show_result=True).axes
-    lines = [line.get_xydata().tolist() for line in left.lines]
-    assert [[100, 20], [200, 480], [300, 300]] in lines
-    assert any(set(line.get_ydata()) == {123} for line in left.lines)
+    curve, threshold = left.lines
+    assert curve.get_xydata().tolist() == points(run)
+    assert set(threshold.get_ydata()) == {123}
     each, mean = right.lines
     assert each.get_ydata().tolist() == durations
     means = [np.mean(durations[max(0, n - 100) : n]) for n in range(1, episodes + 1)]
@@ -247,14 +196,11 @@ def test_the_learning_curve_shows_what_happened(lesson, episodes):
 
 
 def test_the_live_curve_keeps_its_axis_and_says_how_far_it_is(lesson):
-    limits = []
-    for means in ([10.0], [10.0, 20.0], [10.0, 20.0, 30.0]):
-        run = made_up(lesson, *means)
-        run.settings = replace(lesson.settings, MAX_STEPS=5_000)
-        figure = lesson.plot_durations(run)
-        assert numbers(figure.get_suptitle()) == [100 * len(means), 5_000]
-        limits.append(figure.axes[0].get_xlim())
-    assert len(set(limits)) == 1 and limits[0][1] >= 5_000
+    run = made_up(lesson, 10.0, 20.0, 30.0)
+    run.settings = replace(lesson.settings, MAX_STEPS=5_000)
+    figure = lesson.plot_durations(run)
+    assert numbers(figure.get_suptitle()) == [300, 5_000]
+    assert figure.axes[0].get_xlim()[1] >= 5_000
     shown = lesson.plot_durations(run, show_result=True)
     assert 300 <= shown.axes[0].get_xlim()[1] < 400, "a result fills its figure"
 
@@ -299,57 +245,29 @@ def points(run):
     return [[e.step, e.mean] for e in run.evaluations]
 
 
-def test_evaluations_stand_in_the_panel_of_their_title(lesson):
-    one, two, three = [made_up(lesson, mean, 2 * mean) for mean in (11, 22, 33)]
-    panels = {
-        "first": {"one": (one, "#aa0000", "o-"), "two": (two, "#00aa00", "s-")},
-        "second": {"three": (three, "#0000aa", "-")},
-        "third": {},
-    }
-    figure = lesson.plot_evaluations(panels, threshold=123)
-    assert [ax.get_title() for ax in figure.axes] == list(panels)
-    first, second, third = figure.axes
-    expected = {"one": (points(one), "#aa0000"), "two": (points(two), "#00aa00")}
-    assert curves(first) == expected
-    assert curves(second) == {"three": (points(three), "#0000aa")}
-    assert curves(third) == {}
-    for ax in figure.axes:
-        assert any(set(line.get_ydata()) == {123} for line in ax.lines)
-
-
 def test_the_curve_that_is_called_plain_is_that_of_the_plain_run(lesson, cell):
     plain, careful = made_up(lesson, 9, 500, 30), made_up(lesson, 9, 400, 500)
     found = cell("collapse_and_cure = ", plain_run=plain, careful_run=careful)
     (ax,) = found.figures[0].axes
-    drawn = curves(ax)
-    of_label = {}
-    for label, (shown, color) in drawn.items():
-        of_label["plain" if "lain" in label else "careful"] = shown, color
-    assert of_label["plain"] == (points(plain), lesson.ORANGE.lower())
-    assert of_label["careful"] == (points(careful), lesson.BLUE.lower())
-    legend = ax.get_legend()
-    words = [text.get_text() for text in legend.get_texts()]
-    looks = [to_hex(line.get_color()) for line in legend.get_lines()]
-    shown = {label: color for label, (_, color) in drawn.items()}
-    assert dict(zip(words, looks, strict=True)) == shown
+    assert curves(ax) == {
+        "plain DQN": (points(plain), lesson.ORANGE.lower()),
+        "careful target": (points(careful), lesson.BLUE.lower()),
+    }
+    assert ax.get_legend() is not None
     alt = found.collapse_and_cure.alt
-    order = alt.index(lesson.verdict(plain)), alt.index(lesson.verdict(careful))
-    assert order[0] < order[1]
+    assert alt.index(lesson.verdict(plain)) < alt.index(lesson.verdict(careful))
 
 
 def test_the_slider_has_each_network_with_its_own_evaluation(lesson):
-    run = made_up(lesson, 9.0, 80.4, 74.4, 500.0, threshold=75)
-    pairs = lesson.labelled(["a", "b", "c", "d"], run)
-    assert [net for _, net in pairs] == ["a", "b", "c", "d"]
-    found = [numbers(label) for label, _ in pairs]
-    assert found == [[100, 9], [200, 80], [300, 74], [400, 500]]
-    passes = ["pass" in label for label, _ in pairs]
-    assert passes == [False, True, False, True]
-    assert ["fail" in label for label, _ in pairs] == [not p for p in passes]
-    means = [*range(33), 500, *range(34, 60)]
-    pairs = lesson.labelled(means, made_up(lesson, *means))
-    assert len(pairs) <= 20 and {0, 500, 59} <= {net for _, net in pairs}
-    assert all(numbers(label)[1] == net for label, net in pairs)
+    """Of sixty networks some twenty are shown, among them the best."""
+    means = [*range(33), 100, *range(34, 60)]
+    run = made_up(lesson, *means, threshold=40)
+    pairs = lesson.labelled(means, run)
+    assert len(pairs) <= 20 and {0, 100, 59} <= {net for _, net in pairs}
+    for label, net in pairs:
+        assert numbers(label) == [100 * (means.index(net) + 1), net]
+        assert ("passes" in label) is (net >= 40)
+        assert ("fails" in label) is (net < 40)
 
 
 # Films and pictures.
@@ -374,8 +292,8 @@ def cart_of(lesson, picture):
     return pixels(lesson, picture, lesson.BLUE)[0].mean()
 
 
-@pytest.mark.parametrize("x, angle", [(-2.0, -0.2), (0.0, 0.0), (1.3, 0.1)])
-def test_the_cart_is_drawn_where_the_state_says(lesson, x, angle):
+def test_the_cart_is_drawn_where_the_state_says(lesson):
+    x, angle = 1.3, -0.2
     picture = lesson.draw_cart(np.array([x, 9.0, angle, 9.0]), "")
     assert cart_of(lesson, picture) == pytest.approx(x, abs=0.08)
     columns, rows = pixels(lesson, picture, lesson.ORANGE, bottom=115)
@@ -384,12 +302,11 @@ def test_the_cart_is_drawn_where_the_state_says(lesson, x, angle):
     assert math.atan2(high - low, metres) == pytest.approx(angle, abs=0.06)
 
 
-@pytest.mark.parametrize("every", [1, 4])
-def test_a_film_shows_every_nth_state_of_the_episode(lesson, every):
+def test_a_film_shows_every_fourth_state_of_the_episode(lesson):
     played = lesson.play(lambda states: [1] * len(states), 4)
-    film = lesson.film(played, "pushes right", every)
+    film = lesson.film(played, "pushes right", 4)
     image = Image.open(io.BytesIO(film.data))
-    shown = played[::every]
+    shown = played[::4]
     assert image.n_frames == len(shown)
     for i, state in enumerate(shown):
         image.seek(i)
@@ -414,8 +331,8 @@ def scores_of(values):
     """A stand-in for `evaluate`: the scores of a policy, and who was asked for them."""
     asked = []
 
-    def evaluate(policy, starts, env_id="CartPole-v1", max_steps=None):
-        asked.append((policy, starts, max_steps))
+    def evaluate(policy, starts):
+        asked.append((policy, starts))
         return np.array(values[policy], float)
 
     return evaluate, asked
@@ -428,12 +345,15 @@ def test_rules_are_scored_on_the_held_out_starts(lesson, cell):
 
     def push_where_it_falls(states): ...
 
-    rules = (random_pushes, push_where_it_leans, push_where_it_falls)
-    values = [[10, 20], [30, 50], [500, 450]]
-    evaluate, asked = scores_of(dict(zip(rules, values, strict=True)))
-    names = {rule.__name__: rule for rule in rules}
-    found = cell("in (random_pushes, ", evaluate=evaluate, **names)
-    assert asked == [(rule, lesson.HELD_OUT_STARTS, None) for rule in rules]
+    values = {
+        random_pushes: [10, 20],
+        push_where_it_leans: [30, 50],
+        push_where_it_falls: [500, 450],
+    }
+    evaluate, asked = scores_of(values)
+    rules = {rule.__name__: rule for rule in values}
+    found = cell("in (random_pushes, ", evaluate=evaluate, **rules)
+    assert asked == [(rule, lesson.HELD_OUT_STARTS) for rule in values]
     assert found.rows == {
         "random pushes": ["15.0", "10"],
         "push where it leans": ["40.0", "30"],
@@ -441,17 +361,17 @@ def test_rules_are_scored_on_the_held_out_starts(lesson, cell):
     }
 
 
-def test_each_agent_is_trained_as_the_lesson_says(lesson, cell, patch):
+def test_each_agent_is_trained_as_the_lesson_says(lesson, cell):
     """Plain, with a careful target, and with the mirror if it is on."""
     asked = []
 
-    def train(settings, **options):
+    def train(settings, show, **options):
         asked.append((settings, options))
         return made_up(lesson, 0, 500, net=Says(3.5, 9.5))
 
-    patch("TARGET_EPSILON", 0.4)
     never = made_up(lesson, 0, 0)
     names = {"train": train, "plain_run": never, "careful_run": never}
+    names["TARGET_EPSILON"] = 0.4
     found = cell("first = train(", **names)
     assert numbers(found.printed)[-1] == 9.5, "the better value"
     found = cell("plain_run = train(", **names)
@@ -459,65 +379,57 @@ def test_each_agent_is_trained_as_the_lesson_says(lesson, cell, patch):
     found = cell("careful_run = train(", **names)
     assert numbers(found.printed)[-2:] == [0, 1], "plain and careful"
     careful = found.careful
+    assert careful.func == lesson.careful_targets
+    assert careful.keywords == {"epsilon": 0.4}
     for mirror in (True, False):
         found = cell("final = train(", careful=careful, MIRROR=mirror, **names)
         assert numbers(found.printed)[-1] == 1
-    (first, plain, with_target, mirrored, unmirrored) = asked
-    assert replace(first[0], EVAL_EVERY=250) == lesson.settings
-    assert first[1]["stop_at_first_pass"]
-    for settings, options in (plain, with_target, mirrored, unmirrored):
-        assert settings == lesson.settings and not options.get("stop_at_first_pass")
-    usual = lesson.td_targets, lesson.remember
-    found = []
-    for _, options in asked:
-        targets = options.get("targets", lesson.td_targets)
-        found.append((targets, options.get("remember", lesson.remember)))
-    assert found[0] == found[1] == usual
-    for targets, _ in found[2:]:
-        assert targets.func == lesson.careful_targets
-        assert targets.keywords == {"epsilon": 0.4}
-    kinds = [remember for _, remember in found[2:]]
-    assert kinds == [lesson.remember, lesson.remember_mirrored, lesson.remember]
+    often = replace(lesson.settings, EVAL_EVERY=asked[0][0].EVAL_EVERY)
+    given = {"targets": careful}
+    assert asked == [
+        (often, {"stop_at_first_pass": True}),
+        (lesson.settings, {}),
+        (lesson.settings, given),
+        (lesson.settings, {**given, "remember": lesson.remember_mirrored}),
+        (lesson.settings, {**given, "remember": lesson.remember}),
+    ]
 
 
 def test_agents_are_scored_on_the_held_out_starts(lesson, cell):
-    values = {"plain": [20, 40], "careful": [450, 480], "last": [500, 499]}
+    values = {"plain": [20, 40], "careful": [450, 480], "final": [500, 499]}
     evaluate, asked = scores_of(values)
     found = cell(
         "agents = {",
         plain_run=made_up(lesson, 0, net="plain"),
         careful_run=made_up(lesson, 0, net="careful"),
-        final=made_up(lesson, 0, net="last"),
+        final=made_up(lesson, 0, net="final"),
         greedy=lambda net: net,
         evaluate=evaluate,
         scores={"a rule": np.array([100.0, 300.0])},
     )
-    assert asked == [(net, lesson.HELD_OUT_STARTS, None) for net in values]
-    ends = [(row[0], row[-1]) for row in found.rows.values()]
-    assert ends == [
-        ("200.0", "100"),
-        ("30.0", "20"),
-        ("465.0", "450"),
-        ("499.5", "499"),
-    ]
-    names = list(found.rows)
-    assert "plain" in names[1] and "careful" in names[2] and "final" in names[3]
-    assert found.rows[names[3]][1] == "499.0 to 500.0"
+    assert asked == [(net, lesson.HELD_OUT_STARTS) for net in values]
+    rule, *names = found.rows
+    for name, net in zip(names, values, strict=True):
+        assert net in name
+    means = [found.rows[name][0] for name in (rule, *names)]
+    worst = [found.rows[name][-1] for name in (rule, *names)]
+    assert means == ["200.0", "30.0", "465.0", "499.5"]
+    assert worst == ["100", "20", "450", "499"]
+    assert found.rows[names[-1]][1] == "499.0 to 500.0"
     carts = []
     cell(" in agents.items()])", agents=found.agents, live_cart=carts.append)
     (pairs,) = carts
-    assert [net for _, net in pairs] == ["plain", "careful", "last"]
-    for (label, _), name in zip(pairs, names[1:], strict=True):
+    assert [net for _, net in pairs] == list(values)
+    for (label, _), name in zip(pairs, names, strict=True):
         assert name in label
 
 
 @pytest.fixture
 def numbers_of_a_run(lesson, cell, tmp_path):
-    """Run the cell that writes the results; return metrics.json and its folder."""
+    """A function that runs the cell that writes the results; it returns its metrics."""
 
     def write(final, held_out):
         other = made_up(lesson, 500, 500, 500, 500, 500, durations=[1])
-        image = SimpleNamespace(data=b"a film")
         cell(
             "metrics = {",
             settings=final.settings,
@@ -529,26 +441,23 @@ def numbers_of_a_run(lesson, cell, tmp_path):
                 "plain DQN": np.array([77.0]),
                 "careful target": np.array([88.0]),
                 "final agent": np.array(held_out),
-                "push where it falls": np.array([99.0]),
             },
-            agent_film=image,
+            agent_film=SimpleNamespace(data=b"a film"),
             collapse_and_cure=SimpleNamespace(data=b"both curves"),
             picture=lambda figure, alt: SimpleNamespace(data=b"a curve"),
             OUTPUT=tmp_path,
             TARGET_EPSILON=0.25,
             MIRROR=False,
         )
-        text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
-        return json.loads(text, parse_constant=pytest.fail), tmp_path
+        return json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
 
     return write
 
 
-def test_metrics_are_those_of_the_final_agent(lesson, numbers_of_a_run):
+def test_metrics_are_those_of_the_final_agent(lesson, numbers_of_a_run, tmp_path):
     final = made_up(lesson, 10.0, 480.0, 470.0, 500.0, durations=[40, 360])
     final.settings = replace(final.settings, SEED=17)
-    metrics, folder = numbers_of_a_run(final, [500.0, 460.0, 480.0])
-    expected = {
+    assert numbers_of_a_run(final, [500.0, 460.0, 480.0]) == {
         "seed": 17,
         "target_epsilon": 0.25,
         "mirror": False,
@@ -569,24 +478,18 @@ def test_metrics_are_those_of_the_final_agent(lesson, numbers_of_a_run):
         "numpy_version": np.__version__,
         "torch_version": str(torch.__version__),
     }
-    assert metrics == expected
-    durations = (folder / "durations.csv").read_text(encoding="utf-8")
+    durations = (tmp_path / "durations.csv").read_text(encoding="utf-8")
     assert durations == "episode,steps,duration\n1,40,40\n2,400,360\n"
-    evaluations = (folder / "evaluations.csv").read_text(encoding="utf-8")
-    assert evaluations.splitlines()[:3] == [
-        "steps,mean,worst",
-        "100,10.0,0.0",
-        "200,480.0,470.0",
-    ]
-    files = {"agent.png": b"a film", "collapse_and_cure.png": b"both curves"}
-    for name, content in {**files, "learning_curve.png": b"a curve"}.items():
-        assert (folder / name).read_bytes() == content
+    evaluations = (tmp_path / "evaluations.csv").read_text(encoding="utf-8")
+    assert evaluations.startswith("steps,mean,worst\n100,10.0,0.0\n200,480.0,470.0\n")
+    assert (tmp_path / "agent.png").read_bytes() == b"a film"
+    assert (tmp_path / "collapse_and_cure.png").read_bytes() == b"both curves"
+    assert (tmp_path / "learning_curve.png").read_bytes() == b"a curve"
 
 
 @pytest.mark.parametrize(
     "means, held_out, solved",
     [
-        ([100, 0], [74.0], False),
         ([0, 74], [100.0], False),
         ([0, 75], [75.0], True),
         ([100, 100], [100.0, 40.0], False),
@@ -595,7 +498,7 @@ def test_metrics_are_those_of_the_final_agent(lesson, numbers_of_a_run):
 def test_solved_needs_a_pass_and_the_held_out_starts(
     lesson, numbers_of_a_run, means, held_out, solved
 ):
-    metrics, _ = numbers_of_a_run(made_up(lesson, *means, threshold=75), held_out)
+    metrics = numbers_of_a_run(made_up(lesson, *means, threshold=75), held_out)
     assert metrics["solved"] is solved
     if max(means) < 75:
         assert metrics["solved_at_step"] is metrics["solved_at_seconds"] is None
@@ -603,54 +506,35 @@ def test_solved_needs_a_pass_and_the_held_out_starts(
 
 def test_a_row_of_seeds_has_a_number_for_each_run(lesson):
     runs = [
-        made_up(lesson, 500, 30, 480, 20),
-        made_up(lesson, 20, 30, 474, 470),
         made_up(lesson, 20, 475, 400, 500),
+        made_up(lesson, 20, 30, 474, 470),
         made_up(lesson, 20, 20, 20, 500),
     ]
-    name, *cells = lesson.row_of_seeds("some agent", runs)
+    row = lesson.row_of_seeds("some agent", runs)
+    name, *cells = row
     firsts, lowest, shares = [text.split("; ") for text in cells]
     assert name == "some agent"
-    assert firsts[0] == "100" and firsts[2:] == ["200", "400"]
-    assert lowest[0] == "20" and lowest[2] == "400", "after the first pass"
-    assert not numbers(firsts[1] + lowest[1] + lowest[3]), "never, and nothing later"
-    assert [float(share) for share in shares] == [0.5, 0, 0.5, 0.5]
+    assert firsts[0] == "200" and firsts[2] == "400"
+    assert lowest[0] == "400", "after the first pass"
+    assert not numbers(firsts[1] + lowest[1] + lowest[2]), "never, and nothing later"
+    assert [float(share) for share in shares] == [0.5, 0, 0.5]
 
 
 def test_a_figure_of_seeds_has_a_panel_for_each_agent_and_a_line_for_each_run(lesson):
     by_agent = {
         "plain DQN": [made_up(lesson, 1, 2), made_up(lesson, 3, 4)],
-        "careful": [made_up(lesson, 5, 6), made_up(lesson, 7, 8)],
-        "careful, mirror": [made_up(lesson, 9, 10), made_up(lesson, 11, 12)],
+        "careful": [made_up(lesson, 5, 6)],
+        "careful, mirror": [made_up(lesson, 9, 10)],
         "one more": [made_up(lesson, 13, 14), made_up(lesson, 15, 16)],
     }
     figure = lesson.plot_seeds(by_agent)
     assert [ax.get_title() for ax in figure.axes] == list(by_agent)
     for ax, (name, runs) in zip(figure.axes, by_agent.items(), strict=True):
+        color = lesson.ORANGE if name == "plain DQN" else lesson.BLUE
         drawn = list(curves(ax).values())
-        assert [shown for shown, _ in drawn] == [points(run) for run in runs]
-        plain = name == "plain DQN"
-        color = lesson.ORANGE if plain else lesson.BLUE
-        assert {shown for _, shown in drawn} == {color.lower()}
-
-
-def test_each_variant_is_trained_with_each_seed(lesson, patch, capsys):
-    patch("clear_output", lambda wait: None)
-    patch("train", lambda settings, **options: (settings, options))
-    fast, slow = replace(lesson.settings, LR=0.5), replace(lesson.settings, LR=0.1)
-    variants = {"fast": (fast, {}), "slow": (slow, {"targets": 1, "remember": 2})}
-    found = lesson.train_all(variants, [7, 8, 9])
-    assert found == {
-        "fast": [(replace(fast, SEED=seed), {}) for seed in (7, 8, 9)],
-        "slow": [
-            (replace(slow, SEED=seed), {"targets": 1, "remember": 2})
-            for seed in (7, 8, 9)
-        ],
-    }
-    lines = capsys.readouterr().out.splitlines()
-    assert [numbers(line)[:2] for line in lines] == [[i, 6] for i in range(1, 7)]
-    assert all("fast" in line for line in lines[:3])
-    assert all("slow" in line for line in lines[3:])
+        assert drawn == [(points(run), color.lower()) for run in runs]
+    (ax,) = lesson.plot_evaluations({"another task": {}}, threshold=123).axes
+    assert [set(line.get_ydata()) for line in ax.lines] == [{123}]
 
 
 @pytest.fixture(scope="module")
@@ -661,19 +545,21 @@ def comparison(lesson):
     names["settings"] = replace(lesson.settings, **small, MEMORY_SIZE=1_000)
     names["careful"] = partial(lesson.careful_targets, epsilon=0.7)
     names["COMPARE_SEEDS"] = 2
-    exec(cell_with("by_agent = train_all("), names)
-    exec(cell_with("by_part = train_all("), names)
-    return SimpleNamespace(**names)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(cell_with("by_agent = train_all("), names)
+        exec(cell_with("by_part = train_all("), names)
+    return SimpleNamespace(**names, printed=out.getvalue())
 
 
-def test_seeds_of_a_comparison_differ_and_agents_share_them(comparison, lesson):
+def test_seeds_of_a_comparison_differ_and_agents_share_them(comparison):
     assert len(comparison.by_agent) == 3 and len(comparison.by_part) == 2
     for results in {**comparison.by_agent, **comparison.by_part}.values():
-        assert [r.settings.SEED for r in results] == [999_999_999, 0]
-        curves_of_seeds = [r.durations for r in results]
-        assert curves_of_seeds[0] != curves_of_seeds[1]
-        row = lesson.row_of_seeds("", results)
-        assert all(len(text.split("; ")) == 2 for text in row[1:])
+        one, other = results
+        assert (one.settings.SEED, other.settings.SEED) == (999_999_999, 0)
+        assert one.durations != other.durations
+    lines = re.findall(r"run (\d) of (\d): (.*)", comparison.printed)
+    labels = [name for name in comparison.by_agent for _ in range(2)]
+    assert lines[:6] == [(str(i), "6", name) for i, name in enumerate(labels, 1)]
 
 
 def test_the_comparison_has_the_agents_of_the_lesson(comparison, lesson):
@@ -686,23 +572,17 @@ def test_the_comparison_has_the_agents_of_the_lesson(comparison, lesson):
 
 
 def test_the_ablation_takes_away_what_it_says(comparison, lesson):
-    plain = comparison.by_agent["plain DQN"]
-    for results in comparison.by_part.values():
-        for one, whole in zip(results, plain, strict=True):
-            assert one.losses != whole.losses
-            again = lesson.train(one.settings)
-            assert again.losses == one.losses, "plain DQN but for its settings"
-    (tiny,) = [r for n, r in comparison.by_part.items() if "memory" in n]
-    (alone,) = [r for n, r in comparison.by_part.items() if "target" in n]
-    for run, whole in zip(tiny, plain, strict=True):
-        assert run.memory.capacity == 16 < len(whole.memory) == 50
-        assert replace(run.settings, MEMORY_SIZE=1_000) == whole.settings
-    for run, whole in zip(alone, plain, strict=True):
-        assert replace(run.settings, TAU=lesson.TAU) == whole.settings
-        pairs = zip(
-            run.policy_net.parameters(), run.target_net.parameters(), strict=True
-        )
-        assert all(torch.equal(policy, target) for policy, target in pairs)
+    plain = comparison.by_agent["plain DQN"][0]
+    ((tiny, _), (alone, _)) = comparison.by_part.values()
+    for run in (tiny, alone):
+        assert run.losses != plain.losses
+        again = lesson.train(run.settings)
+        assert again.losses == run.losses, "plain DQN but for its settings"
+    assert tiny.memory.capacity == 16 < len(plain.memory) == 50
+    assert replace(tiny.settings, MEMORY_SIZE=1_000) == plain.settings
+    assert replace(alone.settings, TAU=lesson.TAU) == plain.settings
+    policy, target = alone.policy_net.parameters(), alone.target_net.parameters()
+    assert all(torch.equal(*pair) for pair in zip(policy, target, strict=True))
 
 
 class Says(torch.nn.Module):
@@ -718,33 +598,30 @@ class Says(torch.nn.Module):
 
 def test_the_table_of_the_ablation_has_best_last_and_value(lesson, cell):
     plain = [made_up(lesson, 7, 500, 100, net=Says(90.0, 80.0))]
-    tiny = [made_up(lesson, 9, 8, 300, net=Says(1.0, 2.0))]
-    alone = [made_up(lesson, 40, 10, 9, net=Says(-3e6, -2e6))]
+    tiny = [made_up(lesson, 9, 8, 300, net=Says(-3e6, -2e6))]
     found = cell(
         "**by_part}.items()",
         by_agent={"plain DQN": plain, "careful": tiny},
-        by_part={"tiny memory": tiny, "no target network": alone},
+        by_part={"tiny memory": tiny},
         seeds=[0],
         first_start=torch.zeros(4),
     )
     assert found.rows == {
         "plain DQN": ["500", "100", "90"],
-        "tiny memory": ["300", "300", "2"],
-        "no target network": ["40", "9", "-2,000,000"],
+        "tiny memory": ["300", "300", "-2,000,000"],
     }
 
 
 # What the values mean.
 
 
-@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
-def test_the_stumbling_player_is_greedy_first_and_then_stumbles(lesson, share):
+def test_the_stumbling_player_is_greedy_first_and_then_stumbles(lesson):
     net, states = lesson.DQN(4, 2, lesson.SCALE), np.zeros((4_000, 4), np.float32)
     best = lesson.greedy(net)(states[:1])[0]
-    policy = lesson.stumbling(net, share, np.random.default_rng(0))
+    policy = lesson.stumbling(net, 0.6, np.random.default_rng(0))
     assert set(policy(states)) == {best}
     for _ in range(2):
-        assert np.mean(policy(states) != best) == pytest.approx(share / 2, abs=0.03)
+        assert np.mean(policy(states) != best) == pytest.approx(0.3, abs=0.03)
 
 
 def test_promised_and_received(lesson, cell):
@@ -809,24 +686,20 @@ def test_maps_show_the_better_value_and_where_the_push_changes(lesson):
     low = np.full_like(angle, 3.0)
     one = np.stack([low, 3 + 10 * (angle - 0.1)], axis=-1)  # changes at angle 0.1
     two = np.stack([low, 3 + velocity + 1], axis=-1)  # at velocity -1
-    three = np.stack([low + velocity, low - velocity], axis=-1)
-    maps = {"one": (one, -np.inf), "two": (two, 4.0), "three": (three, 0.0)}
+    maps = {"one": (one, -np.inf), "two": (two, 4.0)}
     figure = lesson.plot_maps(maps)
     panels = [ax for ax in figure.axes if ax.get_title()]
     assert [ax.get_title() for ax in panels] == list(maps)
     for ax, (q, lowest) in zip(panels, maps.values(), strict=True):
         (image,) = ax.images
         best = np.maximum(q[..., 0], q[..., 1])
-        assert np.array_equal(np.ma.getmaskarray(image.get_array()), best < lowest)
-        assert np.array_equal(
-            image.get_array().filled(0), np.where(best < lowest, 0, best)
-        )
+        shown = image.get_array().filled(np.nan)
+        assert np.array_equal(shown, np.where(best < lowest, np.nan, best), True)
         assert tuple(image.get_extent()) == (-0.2, 0.2, -2, 2)
         assert image.origin == "lower"
-    lines = [ax.collections[0].get_paths()[0].vertices for ax in panels]
-    assert np.allclose(lines[0][:, 0], 0.1, atol=0.01)
-    assert np.allclose(lines[1][:, 1], -1, atol=0.1)
-    assert np.allclose(lines[2][:, 1], 0, atol=0.1)
+    first, second = [ax.collections[0].get_paths()[0].vertices for ax in panels]
+    assert np.allclose(first[:, 0], 0.1, atol=0.01)
+    assert np.allclose(second[:, 1], -1, atol=0.1)
 
 
 def test_the_maps_of_the_lesson_are_of_the_final_agent(lesson, cell):
@@ -880,19 +753,19 @@ def test_a_table_has_all_rows_and_columns(lesson):
 # Files.
 
 
-def test_a_full_disk_leaves_the_old_file(lesson, tmp_path):
-    resource = pytest.importorskip("resource")
+def test_a_full_disk_leaves_the_old_file(lesson, tmp_path, monkeypatch):
     path = tmp_path / "some.bin"
-    lesson.write(path, b"old" * 10)
-    assert path.read_bytes() == b"old" * 10 and list(tmp_path.iterdir()) == [path]
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
-    try:
-        with pytest.raises(OSError, match="large"):
-            lesson.write(path, b"new" * 10_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert path.read_bytes() == b"old" * 10
+    lesson.write(path, b"old")
+
+    def write_half(path, content):
+        path.write_text("half")
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("pathlib.Path.write_bytes", write_half)
+        with pytest.raises(OSError, match="No space"):
+            lesson.write(path, b"new")
+    assert path.read_bytes() == b"old"
     lesson.write(path, b"new")
     assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
 
@@ -904,16 +777,6 @@ def made_with(lesson):
     return {**asdict(settings), "TARGET_EPSILON": 0.25, "MIRROR": False}
 
 
-def test_an_agent_is_the_same_after_saving_and_loading(lesson, made_with, tmp_path):
-    net = lesson.DQN(6, 3, [1, 1, 1, 1, 6, 12])
-    lesson.save_agent(tmp_path / "model.pt", net, made_with)
-    loaded, found = lesson.load_agent(tmp_path / "model.pt")
-    assert found == made_with
-    states = torch.randn(50, 6)
-    assert torch.equal(net(states), loaded(states))
-    assert torch.equal(net.scale, loaded.scale)
-
-
 def test_a_file_that_lacks_a_setting_is_refused(lesson, made_with, tmp_path):
     net = lesson.DQN(4, 2, lesson.SCALE)
     for name in made_with:
@@ -923,34 +786,22 @@ def test_a_file_that_lacks_a_setting_is_refused(lesson, made_with, tmp_path):
             lesson.load_agent(tmp_path / "model.pt")
 
 
-def test_an_agent_saved_on_a_gpu_can_be_loaded_without_one(
+def test_an_agent_saved_on_a_gpu_is_the_same_without_one(
     lesson, made_with, tmp_path, monkeypatch
 ):
-    net = lesson.DQN(4, 2, lesson.SCALE)
+    net, states = lesson.DQN(6, 3, [1, 1, 1, 1, 6, 12]), torch.randn(50, 6)
     with monkeypatch.context() as on_a_gpu:
         on_a_gpu.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
         lesson.save_agent(tmp_path / "model.pt", net, made_with)
-    loaded, _ = lesson.load_agent(tmp_path / "model.pt")
+    loaded, found = lesson.load_agent(tmp_path / "model.pt")
     assert {value.device.type for value in loaded.state_dict().values()} == {"cpu"}
-    assert torch.equal(net.layer1.weight, loaded.layer1.weight)
-
-
-class Evil:
-    """Would write a file when a careless reader unpickles it."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
+    assert found == made_with and torch.equal(net(states), loaded(states))
 
 
 def test_a_file_with_code_is_refused(lesson, made_with, tmp_path):
-    content = {"weights": Evil(tmp_path / "harm"), "made_with": made_with}
-    torch.save(content, tmp_path / "model.pt")
-    with pytest.raises(Exception, match="[Ww]eights"):
+    torch.save({"weights": print, "made_with": made_with}, tmp_path / "model.pt")
+    with pytest.raises(pickle.UnpicklingError):
         lesson.load_agent(tmp_path / "model.pt")
-    assert not (tmp_path / "harm").exists()
 
 
 def test_the_loaded_agent_is_played_again(lesson, cell, made_with, tmp_path):
