@@ -118,18 +118,11 @@ def test_devices(choose):
     usual = "cuda" if torch.cuda.is_available() else "cpu"
     assert choose(DEVICE="auto").device.type == usual
     assert choose(DEVICE="cpu").device.type == "cpu"
-    if not torch.cuda.is_available():
-        with pytest.raises((AssertionError, RuntimeError)):
-            choose(DEVICE="cuda")  # torch refuses it, before any training
 
 
 def test_a_variant_is_checked_as_the_parameters_are(lesson):
     with pytest.raises(ValueError, match="TAU"):
         replace(lesson.settings, TAU=1.5)
-    with pytest.raises(TypeError, match="GAMA"):
-        replace(lesson.settings, GAMA=0.9)
-    with pytest.raises(TypeError, match="MIRROR"):
-        replace(lesson.settings, MIRROR=False)  # the functions decide
     with pytest.raises(AttributeError):
         lesson.settings.SEED = 5
     replace(lesson.settings, **lesson.ORIGINAL_SETTINGS)
