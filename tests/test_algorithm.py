@@ -235,8 +235,8 @@ class Clockwork:
 
 
 @pytest.fixture
-def clockwork(lesson, patch):
-    """Train in the clockwork environment; return the result and all environments."""
+def clockwork(patch):
+    """A list of all clockworks that are made instead of environments."""
     made = []
 
     def make_env(env_id, max_steps=None):
@@ -244,13 +244,14 @@ def clockwork(lesson, patch):
         return made[-1]
 
     patch("make_env", make_env)
-    return lambda **changes: (lesson.train(tiny(lesson, **changes)), made)
+    return made
 
 
-def test_the_memory_gets_falls_but_not_cuts_and_episodes_follow(clockwork):
-    result, (env, *_) = clockwork(MAX_STEPS=60)
+def test_the_memory_gets_falls_but_not_cuts_and_episodes_follow(lesson, clockwork):
+    """Evaluations have environments of their own, at the validation starts."""
+    result = lesson.train(tiny(lesson, MAX_STEPS=60, EVAL_EVERY=25))
     fields = result.memory.fields
-    assert len(result.memory) == 60
+    assert len(result.memory) == 60 == result.steps
     now = fields.state[:60, :2].tolist()
     after = fields.next_state[:60, :2].tolist()
     played = [[e, time] for e in range(1, 12) for time in range(7 if e % 2 else 5)]
@@ -259,39 +260,31 @@ def test_the_memory_gets_falls_but_not_cuts_and_episodes_follow(clockwork):
     falls = [episode % 2 == 1 and time == 7 for episode, time in after]
     assert fields.terminated[:60].tolist() == falls and sum(falls) == 5
     assert np.allclose(fields.reward[:60], [time / 10 for _, time in after])
-    assert set(fields.action[:60, 0]) == {0, 1}
     ends = list(itertools.accumulate([7, 5] * 5))
     assert result.durations == list(zip(ends, [7, 5] * 5, strict=True))
+    env, *others = clockwork
     assert env.seeds == [3] + [None] * 10, "seeded once, and started at every end"
-
-
-def test_evaluations_use_the_validation_starts_and_environments_of_their_own(
-    lesson, clockwork
-):
-    result, (_, *others) = clockwork(MAX_STEPS=100, EVAL_EVERY=30)
-    assert [e.step for e in result.evaluations] == [30, 60, 90, 100]
-    assert result.steps == 100
+    assert [e.step for e in result.evaluations] == [25, 50, 60]
     seeds = [[seed] for seed in lesson.VALIDATION_STARTS]
-    assert [env.seeds for env in others] == 4 * seeds
+    assert [env.seeds for env in others] == 3 * seeds
 
 
-def test_the_loop_acts_on_what_it_sees_with_the_epsilon_of_its_step(
-    lesson, patch, clockwork
-):
+def test_the_loop_acts_on_what_it_sees_with_the_epsilon_of_its_step(lesson, patch):
     calls = []
 
     def select_action(state, net, epsilon, rng):
-        calls.append((state.tolist()[:2], net, epsilon))
+        calls.append((state.tolist(), net, epsilon))
         return len(calls) % 2
 
     patch("select_action", select_action)
-    result, _ = clockwork(MAX_STEPS=30)
+    result = lesson.train(tiny(lesson, MAX_STEPS=30))
+    states, nets, epsilons = zip(*calls, strict=True)
     fields = result.memory.fields
-    assert [state for state, *_ in calls] == fields.state[:30, :2].tolist()
+    assert list(states) == fields.state[:30].tolist()
     assert fields.action[:30, 0].tolist() == [n % 2 for n in range(1, 31)]
-    assert all(net is result.policy_net for _, net, _ in calls)
-    epsilons = [lesson.epsilon_at(step, result.settings) for step in range(1, 31)]
-    assert [epsilon for *_, epsilon in calls] == epsilons
+    assert set(nets) == {result.policy_net}
+    expected = [lesson.epsilon_at(step, result.settings) for step in range(1, 31)]
+    assert list(epsilons) == expected
 
 
 def test_targets_are_given_both_networks(lesson):

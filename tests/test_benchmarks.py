@@ -31,20 +31,16 @@ class Watched:
     The pieces do their work; the lesson stays as it is.
     """
 
-    def __init__(self, lesson, steps=400, targets=None, settings=None, **options):
+    def __init__(self, lesson, steps, targets=None, **options):
         self.before, self.after = [], []  # weights of the policy network
         self.values = []  # of the target network, for one state
         self.rates, self.gammas, self.epsilons = [], [], []
         self.steps = []  # of the environment, at each update
-        self.taus = []
         self.remembered = []
         self.lesson = lesson
         self.inner = targets or lesson.td_targets
-        changed = {"optimize_model": self.optimize, "update_target": self.update}
-        watched = SimpleNamespace(**{**vars(lesson), **changed})
-        self.settings = replace(
-            lesson.settings, MAX_STEPS=steps, EVAL_EVERY=steps, **(settings or {})
-        )
+        watched = SimpleNamespace(**{**vars(lesson), "optimize_model": self.optimize})
+        self.settings = replace(lesson.settings, MAX_STEPS=steps, EVAL_EVERY=steps)
         self.result = loop.loop(
             watched, self.settings, self.targets, self.remember, **options
         )
@@ -66,10 +62,6 @@ class Watched:
         loss = self.lesson.optimize_model(policy_net, optimizer, batch, wanted)
         self.after.append(weights(policy_net))
         return loss
-
-    def update(self, slow, fast, tau):
-        self.taus.append(tau)
-        self.lesson.update_target(slow, fast, tau)
 
 
 # The loop.

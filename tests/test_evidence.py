@@ -510,8 +510,7 @@ def test_a_row_of_seeds_has_a_number_for_each_run(lesson):
         made_up(lesson, 20, 30, 474, 470),
         made_up(lesson, 20, 20, 20, 500),
     ]
-    row = lesson.row_of_seeds("some agent", runs)
-    name, *cells = row
+    name, *cells = lesson.row_of_seeds("some agent", runs)
     firsts, lowest, shares = [text.split("; ") for text in cells]
     assert name == "some agent"
     assert firsts[0] == "200" and firsts[2] == "400"
