@@ -15,7 +15,9 @@ from .rows import (
     CAREFUL,
     CONTEST,
     DOSE,
+    ELSEWHERE,
     FINAL,
+    MASTER,
     OWN_LENGTH,
     PLAIN,
     TABLES,
@@ -129,7 +131,7 @@ def of_rows(rows, runs):
 
 
 def checkpoints(rows, runs):
-    """Return the table of the last weights and of the best checkpoint."""
+    """Return the table of last weights and best checkpoints, where both are known."""
     header = [
         "",
         "seeds",
@@ -141,10 +143,11 @@ def checkpoints(rows, runs):
     ]
     lines = []
     for row in rows:
-        mine = run.valid(runs, row)
+        mine = [one for one in run.valid(runs, row) if one.best is not None]
         names = ("held_out", "best", "far", "best_far", "wide")
         figures = [pairs(mine).get(name, "–") for name in names]
-        lines.append([row.label, str(len(mine)), *figures])
+        if mine:
+            lines.append([row.label, str(len(mine)), *figures])
     return table(header, lines)
 
 
@@ -296,7 +299,9 @@ def all_tables(runs, found):
     texts = {name: of_rows(TABLES[name], runs) for name in names}
     texts["contest"] = contest(runs)
     texts["own length"] = of_rows(OWN_LENGTH, runs)
-    texts["checkpoints"] = checkpoints([*CONTEST, *OWN_LENGTH], runs)
+    texts["checkpoints"] = checkpoints(
+        [PLAIN, CAREFUL, FINAL, MASTER, *CONTEST, *OWN_LENGTH, *ELSEWHERE], runs
+    )
     texts["gap sizes"] = gap_sizes(runs)
     texts["gaps exchanged"] = exchanged(found)
     return texts

@@ -385,8 +385,8 @@ def test_each_row_takes_away_the_part_that_it_names():
 def test_no_two_rows_are_the_same_under_two_names():
     seen = {}
     for label, row in rows.all_rows().items():
-        other = seen.setdefault(run.options_of(row), label)
-        assert other == label
+        what = (run.options_of(row), row.seeds)
+        assert seen.setdefault(what, label) == label
 
 
 def test_rows_that_were_put_together_have_seeds_of_their_own():
