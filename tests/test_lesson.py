@@ -59,7 +59,7 @@ FOLDED = {
     "Evaluate",
     "Picture: the whole algorithm",
     "Settings",
-    "The folder of the results, and all checks",
+    "The results folder and all checks",
     "Connect to MLflow, if TRACKING asks for it",
     "Check: three states go in, three rows of two Q-values come out",
     "Check: the other action comes up in a tenth of all cases",
@@ -316,6 +316,7 @@ def solve(lesson):
         for i in range(len(done), number + 1):
             exec(solved(EXERCISES[i], solutions()[i]), names)
             done.append(i)
+        return names
 
     return solve
 
@@ -336,6 +337,26 @@ def test_the_solution_of_an_exercise_is_right(solve, capsys, number):
     solve(number)
     said = capsys.readouterr().out
     assert "right" in said and "not yet" not in said, said
+
+
+def test_windows_of_five_steps_end_with_their_episode(solve):
+    """Seven steps that end in a fall, three that the clock cuts off, and five more."""
+    names = solve(3)
+    pushed = []
+
+    def remember(memory, step):
+        pushed.append((step.state[0], step.next_state[0], step.reward, step.terminated))
+
+    windows = names["FiveSteps"](0.5, remember)
+    for first, length in ((0, 7), (10, 3), (20, 5)):
+        for i in range(first, first + length):
+            states = np.array([float(i)]), np.array([i + 1.0])
+            step = names["Transition"](states[0], 0, states[1], 1.0, i == 6)
+            windows(None, step)
+    fall = [(i, 7, 2 - 0.5 ** (6 - i), True) for i in range(2, 7)]
+    whole = 2 - 0.5**4
+    begun = [(0, 5, whole, False), (1, 6, whole, False)]
+    assert pushed == [*begun, *fall, (20, 25, whole, False)]
 
 
 # What takes long.
