@@ -284,12 +284,15 @@ def gap_sizes(runs):
 
 def exchanged(found):
     """Return the table of the exchange of gaps."""
-    header = ["", "networks", "pass before", "pass with the other's gap"]
+    header = ["", "networks", "pass before", "with the other's gap"]
+    header += ["score before: median", "with the other's gap"]
     lines = []
     for name, label in (("plain", PLAIN.label), ("final", FINAL.label)):
-        before = sum(one[name] >= 475 for one in found)
-        after = sum(one[f"{name}_given"] >= 475 for one in found)
-        lines.append([label, str(len(found)), str(before), str(after)])
+        scores = [[one[name], one[f"{name}_given"]] for one in found]
+        passes = (np.array(scores) >= 475).sum(axis=0)
+        middles = np.median(scores, axis=0)
+        cells = [str(len(found)), *map(str, passes), *(f"{m:.0f}" for m in middles)]
+        lines.append([label, *cells])
     return table(header, lines)
 
 

@@ -645,8 +645,8 @@ def test_the_exchange_is_counted_by_hand():
     one = {"plain": 100, "plain_given": 480, "final": 500, "final_given": 470}
     text = report.exchanged([one, {**one, "plain_given": 10}])
     assert text.splitlines()[2:] == [
-        "| plain DQN | 2 | 0 | 1 |",
-        "| final agent | 2 | 2 | 0 |",
+        "| plain DQN | 2 | 0 | 1 | 100 | 245 |",
+        "| final agent | 2 | 2 | 0 | 500 | 470 |",
     ]
 
 
