@@ -346,18 +346,17 @@ def draw_beyond(runs, path):
     for row in (PLAIN, *TOGETHER):
         if known(run.valid(runs, row), "far"):
             rows.append(row)
-    figure = Figure(figsize=(9, 1.2 + 0.4 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(10, 1.2 + 0.4 * len(rows)), layout="constrained")
     rng = np.random.default_rng(0)
-    panels = {"far": "survive 5,000 steps", "wide": "wide starts, survive 500 steps"}
+    titles = {"far": "far, share of starts", "wide": "wide, share of starts"}
     axes = figure.subplots(1, 2, sharey=True)
-    for ax, (name, title) in zip(axes, panels.items(), strict=True):
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
         for place, row in enumerate(rows):
             values = known(run.valid(runs, row), name)
             y = place + rng.uniform(-0.2, 0.2, len(values))
             ax.scatter(values, y, color=BLUE, alpha=0.5, s=16)
             ax.plot(np.median(values), place, "|", color=ORANGE, markersize=18)
-        ax.set(xlim=(-0.03, 1.03), xlabel=f"share of starts that {title}")
-    axes[1].set_xlabel(f"share of {panels['wide']}")
+        ax.set(xlim=(-0.05, 1.05), xlabel=title)
     axes[0].set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
     axes[0].invert_yaxis()
     figure.savefig(path, metadata={"Software": None})
