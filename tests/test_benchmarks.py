@@ -227,9 +227,11 @@ def test_the_loop_draws_from_failures_if_it_is_told_to(lesson):
 
 
 def test_a_failure_is_punished_and_nothing_else_counts(lesson):
-    watched = Watched(lesson, steps=150, punish=True)
+    watched = Watched(lesson, steps=150, punish=True, clock=12)
     for one in watched.remembered:
         assert one.reward == (-1.0 if one.terminated else 0.0)
+    lengths = [length for _, length in watched.result.durations]
+    assert max(lengths) == 12, "the clock cuts episodes off, and that is no failure"
 
 
 def test_the_targets_get_the_epsilon_of_their_step(lesson):
