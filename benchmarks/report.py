@@ -23,7 +23,6 @@ from .rows import (
     TABLES,
     TOGETHER,
     UNSCALED,
-    all_rows,
     shortened,
 )
 
@@ -204,12 +203,32 @@ def compared(one):
     }
 
 
-def all_figures(runs):
-    """Return the figures of each row as text, those of the comparison among them."""
-    figures = {label: pairs(run.valid(runs, row)) for label, row in all_rows().items()}
-    for label, one in comparison(runs).items():
-        figures[label] |= compared(one)
-    return figures
+def at_own_length(row, runs):
+    """Return the summary of a row with more steps than the others, or the saved one."""
+    mine = run.valid(runs, row)
+    if len(mine) < len(row.seeds):
+        return json.loads(COMPARED.read_text(encoding="utf-8"))[row.label]
+    solved = known(mine, "solved")
+    return {
+        "seeds": len(mine),
+        "shares": known(mine, "share"),
+        "solved": int(np.isfinite(solved).sum()),
+        "steps": [float(np.median(solved)), max(solved)],
+    }
+
+
+def own_length(runs):
+    """Return the table of those that have a length of their own."""
+    header = ["", "steps", "share of passes, each seed", "solved"]
+    header.append("steps to solved: median (worst)")
+    lines = []
+    for row in OWN_LENGTH:
+        one = at_own_length(row, runs)
+        shares = ", ".join(map(share, sorted(one["shares"])))
+        solved = f"{one['solved']} of {one['seeds']}"
+        steps = f"{count(one['steps'][0])} ({count(one['steps'][1])})"
+        lines.append([row.label, count(row.steps), shares, solved, steps])
+    return table(header, lines)
 
 
 def contest(runs):
@@ -301,7 +320,7 @@ def all_tables(runs, found):
     names = ("elsewhere", "single", "together", "dose", "taken", "acrobot", "rule")
     texts = {name: of_rows(TABLES[name], runs) for name in names}
     texts["contest"] = contest(runs)
-    texts["own length"] = of_rows(OWN_LENGTH, runs)
+    texts["own length"] = own_length(runs)
     texts["checkpoints"] = checkpoints(
         [PLAIN, CAREFUL, FINAL, MASTER, *CONTEST, *OWN_LENGTH, *ELSEWHERE], runs
     )
