@@ -15,13 +15,14 @@ from .rows import (
     CAREFUL,
     CONTEST,
     DOSE,
+    ELSEWHERE,
     FINAL,
+    MASTER,
     OWN_LENGTH,
     PLAIN,
     TABLES,
     TOGETHER,
     UNSCALED,
-    all_rows,
     shortened,
 )
 
@@ -129,7 +130,7 @@ def of_rows(rows, runs):
 
 
 def checkpoints(rows, runs):
-    """Return the table of the last weights and of the best checkpoint."""
+    """Return the table of last weights and best checkpoints, where both are known."""
     header = [
         "",
         "seeds",
@@ -141,10 +142,11 @@ def checkpoints(rows, runs):
     ]
     lines = []
     for row in rows:
-        mine = run.valid(runs, row)
+        mine = [one for one in run.valid(runs, row) if one.best is not None]
         names = ("held_out", "best", "far", "best_far", "wide")
         figures = [pairs(mine).get(name, "–") for name in names]
-        lines.append([row.label, str(len(mine)), *figures])
+        if mine:
+            lines.append([row.label, str(len(mine)), *figures])
     return table(header, lines)
 
 
@@ -201,12 +203,32 @@ def compared(one):
     }
 
 
-def all_figures(runs):
-    """Return the figures of each row as text, those of the comparison among them."""
-    figures = {label: pairs(run.valid(runs, row)) for label, row in all_rows().items()}
-    for label, one in comparison(runs).items():
-        figures[label] |= compared(one)
-    return figures
+def at_own_length(row, runs):
+    """Return the summary of a row with more steps than the others, or the saved one."""
+    mine = run.valid(runs, row)
+    if len(mine) < len(row.seeds):
+        return json.loads(COMPARED.read_text(encoding="utf-8"))[row.label]
+    solved = known(mine, "solved")
+    return {
+        "seeds": len(mine),
+        "shares": known(mine, "share"),
+        "solved": int(np.isfinite(solved).sum()),
+        "steps": [float(np.median(solved)), max(solved)],
+    }
+
+
+def own_length(runs):
+    """Return the table of those that have a length of their own."""
+    header = ["", "steps", "share of passes, each seed", "solved"]
+    header.append("steps to solved: median (worst)")
+    lines = []
+    for row in OWN_LENGTH:
+        one = at_own_length(row, runs)
+        shares = ", ".join(map(share, sorted(one["shares"])))
+        solved = f"{one['solved']} of {one['seeds']}"
+        steps = f"{count(one['steps'][0])} ({count(one['steps'][1])})"
+        lines.append([row.label, count(row.steps), shares, solved, steps])
+    return table(header, lines)
 
 
 def contest(runs):
@@ -281,12 +303,15 @@ def gap_sizes(runs):
 
 def exchanged(found):
     """Return the table of the exchange of gaps."""
-    header = ["", "networks", "pass before", "pass with the other's gap"]
+    header = ["", "networks", "pass before", "with the other's gap"]
+    header += ["score before: median", "with the other's gap"]
     lines = []
     for name, label in (("plain", PLAIN.label), ("final", FINAL.label)):
-        before = sum(one[name] >= 475 for one in found)
-        after = sum(one[f"{name}_given"] >= 475 for one in found)
-        lines.append([label, str(len(found)), str(before), str(after)])
+        scores = [[one[name], one[f"{name}_given"]] for one in found]
+        passes = (np.array(scores) >= 475).sum(axis=0)
+        middles = np.median(scores, axis=0)
+        cells = [str(len(found)), *map(str, passes), *(f"{m:.0f}" for m in middles)]
+        lines.append([label, *cells])
     return table(header, lines)
 
 
@@ -295,8 +320,10 @@ def all_tables(runs, found):
     names = ("elsewhere", "single", "together", "dose", "taken", "acrobot", "rule")
     texts = {name: of_rows(TABLES[name], runs) for name in names}
     texts["contest"] = contest(runs)
-    texts["own length"] = of_rows(OWN_LENGTH, runs)
-    texts["checkpoints"] = checkpoints([*CONTEST, *OWN_LENGTH], runs)
+    texts["own length"] = own_length(runs)
+    texts["checkpoints"] = checkpoints(
+        [PLAIN, CAREFUL, FINAL, MASTER, *CONTEST, *OWN_LENGTH, *ELSEWHERE], runs
+    )
     texts["gap sizes"] = gap_sizes(runs)
     texts["gaps exchanged"] = exchanged(found)
     return texts
@@ -338,18 +365,17 @@ def draw_beyond(runs, path):
     for row in (PLAIN, *TOGETHER):
         if known(run.valid(runs, row), "far"):
             rows.append(row)
-    figure = Figure(figsize=(9, 1.2 + 0.4 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(10, 1.2 + 0.4 * len(rows)), layout="constrained")
     rng = np.random.default_rng(0)
-    panels = {"far": "survive 5,000 steps", "wide": "wide starts, survive 500 steps"}
+    titles = {"far": "far, share of starts", "wide": "wide, share of starts"}
     axes = figure.subplots(1, 2, sharey=True)
-    for ax, (name, title) in zip(axes, panels.items(), strict=True):
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
         for place, row in enumerate(rows):
             values = known(run.valid(runs, row), name)
             y = place + rng.uniform(-0.2, 0.2, len(values))
             ax.scatter(values, y, color=BLUE, alpha=0.5, s=16)
             ax.plot(np.median(values), place, "|", color=ORANGE, markersize=18)
-        ax.set(xlim=(-0.03, 1.03), xlabel=f"share of starts that {title}")
-    axes[1].set_xlabel(f"share of {panels['wide']}")
+        ax.set(xlim=(-0.05, 1.05), xlabel=title)
     axes[0].set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
     axes[0].invert_yaxis()
     figure.savefig(path, metadata={"Software": None})

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 TEN, TWENTY, HUNDRED = range(10), range(20), range(100)
 FRESH = range(100, 120)  # for rows that were put together after seeing seeds 0 to 99
-FRESHER = range(120, 140)  # for one that was put together after seeing these, too
+FRESHER = range(120, 140)  # for those that were put together after seeing these, too
 BUDGET = 50_000  # steps of the comparison
 ACROBOT = {
     "env_id": "Acrobot-v1",
@@ -196,6 +196,11 @@ TOGETHER = [
     replace(MASTER, label="the same without mirror", seeds=FIRST_TEN, mirror=False),
     careful("the same without averaged weights", 0.3, FIRST_TEN, **without("average")),
     careful("the same without failures", 0.3, FIRST_TEN, **without("failures")),
+    replace(
+        with_targets(MASTER, "plain"),
+        label="5-step, mirror, averaged weights, failures",
+        seeds=FRESHER,
+    ),
     replace(
         MASTER,
         label=f"{MASTER.label}, episodes of 5,000 steps",
