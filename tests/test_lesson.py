@@ -228,7 +228,8 @@ def test_a_python_that_is_too_old_is_named(monkeypatch):
 # The exercises.
 
 EXERCISES = [c["source"] for c in loader.cells() if "exercise" in loader.tags(c)]
-SOLUTIONS = re.findall(r"(?s)```python\n(.*?)```", loader.cells()[-1]["source"])
+(TEXT,) = [c["source"] for c in loader.cells() if c["source"].startswith("### Sol")]
+SOLUTIONS = re.findall(r"(?s)```python\n(.*?)```", TEXT)
 
 
 def solved(exercise, solution):
