@@ -402,16 +402,14 @@ def live_plot(copies=None):
 """
 
 
-@pytest.mark.full
-@pytest.mark.timeout(900)
-def test_every_cell_may_be_run_twice_and_training_interrupted(tmp_path):
+@pytest.fixture
+def kernel(tmp_path):
+    """A kernel with the notebook of a small budget, and a function that runs a line."""
     notebook = edited(MAX_STEPS=300, EVAL_EVERY=100, COMPARE_SEEDS=1)
     where = {"metadata": {"path": str(tmp_path)}}
     client = NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources=where
     )
-    cells = list(enumerate(notebook.cells))
-    cells = [(index, cell) for index, cell in cells if cell.cell_type == "code"]
 
     def run(source):
         cell = nbformat.v4.new_code_cell(source)
@@ -420,24 +418,32 @@ def test_every_cell_may_be_run_twice_and_training_interrupted(tmp_path):
         return text_of(cell)
 
     with client.setup_kernel():
-        for index, cell in cells:
-            client.execute_cell(cell, index)
-            client.execute_cell(cell, index)
-        for index, cell in cells[:30]:
-            client.execute_cell(cell, index)  # definitions once more, after all others
-        ((index, cell),) = [
-            pair for pair in cells if "final = train(" in pair[1].source
-        ]
-        run(INTERRUPTED)
-        with pytest.raises(CellExecutionError, match="KeyboardInterrupt"):
-            client.execute_cell(cell, index)
-        picture, error = cell.outputs
-        assert "image/png" in picture.data and error.ename == "KeyboardInterrupt"
-        run("live_plot = whole_plot")
+        yield SimpleNamespace(client=client, notebook=notebook, run=run)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_every_cell_may_be_run_twice_and_training_interrupted(kernel):
+    client, run = kernel.client, kernel.run
+    cells = list(enumerate(kernel.notebook.cells))
+    cells = [(index, cell) for index, cell in cells if cell.cell_type == "code"]
+    for index, cell in cells:
         client.execute_cell(cell, index)
-        assert "image/png" in cell.outputs[0].data
-        again = "train(settings, targets=careful, remember=remember_mirrored).durations"
-        assert run(f"print(final.steps, final.durations == {again})") == "300 True\n"
+        client.execute_cell(cell, index)
+    for index, cell in cells[:30]:
+        client.execute_cell(cell, index)  # definitions once more, after all others
+    found = [pair for pair in cells if "final = train(" in pair[1].source]
+    ((index, cell),) = found
+    run(INTERRUPTED)
+    with pytest.raises(CellExecutionError, match="KeyboardInterrupt"):
+        client.execute_cell(cell, index)
+    picture, error = cell.outputs
+    assert "image/png" in picture.data and error.ename == "KeyboardInterrupt"
+    run("live_plot = whole_plot")
+    client.execute_cell(cell, index)
+    assert "image/png" in cell.outputs[0].data
+    again = "train(settings, targets=careful, remember=remember_mirrored).durations"
+    assert run(f"print(final.steps, final.durations == {again})") == "300 True\n"
 
 
 LOADED = """all => all.length > 0 &&
