@@ -268,6 +268,7 @@ MUNCHAUSEN = {"alpha": 0.9, "temperature": 1.0}
         ("advantage", {"alpha": 0.9}, 1, 4, -0.9),
         ("advantage", {"alpha": 0.9}, 0, 4, 0),
         ("softmax", {"temperature": 1.0}, 1, 3.761594, 0),
+        ("softmax", {"temperature": 1e6}, 1, 3, 0),
         # ln(e⁴ + e²) = 4.126928; ln π of action 0 is −0.313262, of action 1 −1.313262
         ("munchausen", MUNCHAUSEN, 0, 4.126928, -0.9 * 0.313262),
         ("munchausen", MUNCHAUSEN, 1, 4.126928, -0.9),
