@@ -50,8 +50,42 @@ def test_outputs_are_clean_and_belong_to_the_code(committed):
     assert loader.NOTEBOOK.stat().st_size < 1_000_000
 
 
+FOLDED = {
+    "Imports",
+    "Pictures and tables",
+    "Picture: agent and environment",
+    "Films",
+    "The live cart",
+    "Evaluate",
+    "Picture: the whole algorithm",
+    "Settings",
+    "The results folder and all checks",
+    "Connect to MLflow, if TRACKING asks for it",
+    "Check: three states go in, three rows of two Q-values come out",
+    "Check: the other action comes up in a tenth of all cases",
+    "Check: with fixed targets the loss must vanish",
+    "Check: a quarter of the way, then a copy",
+    "Result, evaluations and verdict",
+    "Verdict and shares",
+    "Live plot, and copies of the network",
+    "Labels for the slider",
+    "Check: 37.135, and the plain target with ε′ = 0",
+    "Evaluations of several runs",
+    "Figure: collapse and cure",
+    "Interval of a mean",
+    "Table: all agents on the held-out starts",
+    "Write files, save and load an agent",
+    "Write the numbers, the curves and the pictures of the run",
+    "Compare the seeds",
+    "Picture: why a push outward brings the cart back",
+    "Figure: the action gap along the track",
+    "Figure: the map",
+}
+
+
 def test_only_short_helper_cells_are_folded_and_each_has_a_title(committed):
     folds = {"jupyter": {"source_hidden": True}, "cellView": "form"}
+    titles = set()
     for cell in committed.cells:
         metadata = dict(cell.metadata)
         metadata.pop("tags", None)
@@ -59,8 +93,10 @@ def test_only_short_helper_cells_are_folded_and_each_has_a_title(committed):
         assert metadata == (folds if titled else {}), cell.source
         if titled:
             title, *lines = cell.source.splitlines()
+            titles.add(title.removeprefix("# @title "))
             lines = [line for line in lines if line.strip()]
             assert len(lines) <= 40 or title.endswith("live cart"), title
+    assert titles == FOLDED
 
 
 def test_pictures_fit_and_are_from_this_very_run(committed):
@@ -369,6 +405,39 @@ def test_no_sentence_has_a_number_that_is_only_this_runs(committed, whole_runs):
 
 
 ASCII_ONLY = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+TRAIN = """
+import json
+from functools import partial
+from tools.load_definitions import load
+lesson = load(DEVICE="cpu", MAX_STEPS=600, EVAL_EVERY=100, SEED=3)
+result = lesson.train(
+    lesson.settings,
+    targets=partial(lesson.careful_targets, epsilon=0.7),
+    remember=lesson.remember_mirrored,
+)
+versions = [lesson.gym.__version__, lesson.np.__version__]
+print(json.dumps([versions, result.durations, [e[:3] for e in result.evaluations]]))
+"""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("numpy", ["1.26", "2"])
+@pytest.mark.parametrize("gym", ["0.25.0", "0.26.2"])
+def test_every_pair_of_versions_gives_the_same_curve(run, tmp_path, gym, numpy):
+    if numpy == "1.26" and sys.version_info >= (3, 13):
+        pytest.skip("NumPy 1.26 has no wheel for this Python")
+    overlays = {"0.25.0": ["gym-0.25.0"], "1.26": ["numpy-1.26"]}
+    names = overlays.get(gym, []) + overlays.get(numpy, [])
+    folders = [loader.ROOT / ".overlays" / name for name in names]
+    path = os.pathsep.join(map(str, [*folders, loader.ROOT]))
+    done = execute([sys.executable, "-c", TRAIN], tmp_path, PYTHONPATH=path)
+    assert done.code == 0, done.text[-3000:]
+    versions, durations, evaluations = json.loads(done.text.splitlines()[-1])
+    assert versions[0] == gym and versions[1].startswith(f"{numpy}.")
+    assert list(map(tuple, durations)) == [row[1:] for row in run.durations]
+    assert list(map(tuple, evaluations)) == run.evaluations
 
 
 @pytest.mark.full
