@@ -13,12 +13,15 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
+
 from tools.load_definitions import NOTEBOOK, cells, tags
 
 from .contestants import CONTESTANTS
 from .loop import train_row
 from .measure import RESULTS, Judge, hand_rule, lesson, processor
 
+np.float_ = np.float64  # gym's Acrobot uses this old name, which NumPy 2 has dropped
 HERE = Path(__file__).resolve().parent
 SAVED = RESULTS / "runs.jsonl"
 CODE = ("loop.py", "targets.py", "measure.py", "contestants.py")
