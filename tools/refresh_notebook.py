@@ -82,9 +82,9 @@ def refresh(executed, folder, notebook=NOTEBOOK, images=ROOT / "images"):
             cell.outputs = [still(output) for output in joined(done.outputs)]
             cell.execution_count = done.execution_count
     node.metadata = {**METADATA, "outputs_of_code": code_hash(node.cells)}
-    nbformat.write(node, notebook)
-    for name in PICTURES:
+    for name in PICTURES:  # first, so that a missing one leaves the notebook as it was
         shutil.copyfile(Path(folder) / name, Path(images) / name)
+    nbformat.write(node, notebook)
 
 
 if __name__ == "__main__":
