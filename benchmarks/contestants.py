@@ -195,7 +195,7 @@ def sb3_same(lesson, row, seed, judge):
         exploration_final_eps=here.EPS_END,
         exploration_fraction=min(1.0, 2 * here.EPS_DECAY / SCHEDULE),
         policy_kwargs={
-            "net_arch": [128, 128],
+            "net_arch": [lesson.HIDDEN, lesson.HIDDEN],
             "optimizer_class": torch.optim.AdamW,
             "optimizer_kwargs": {"amsgrad": True, "weight_decay": 0.01},
         },
