@@ -368,9 +368,10 @@ def test_the_clock_is_off_beyond_500_steps(lesson):
 def test_wide_starts_are_as_wide_as_they_say(lesson):
     states = measure.wide_states()
     assert states.shape == (300, 4)
-    widest = np.abs(states).max(axis=0)
-    assert np.all(widest <= measure.WIDE_BOUNDS)
-    assert np.all(widest > 0.97 * np.array(measure.WIDE_BOUNDS))
+    bounds = np.array(measure.WIDE_BOUNDS)
+    for side in (states, -states):
+        assert np.all(0.95 * bounds < side.max(axis=0))
+        assert np.all(side.max(axis=0) <= bounds)
     first = []
 
     def look(observations):
@@ -400,7 +401,7 @@ def test_agreement_and_size_of_gaps_by_hand():
 
 
 def test_a_run_is_judged_by_hand(lesson):
-    """Five evaluations: the second passes and is not confirmed, the third is."""
+    """Five evaluations: the second is the best, and the third is confirmed."""
     held_out = {1: 100.0, 2: 400.0, 3: 480.0, 4: 300.0, 5: 470.0}
     now = SimpleNamespace(step=0)
 
@@ -412,13 +413,13 @@ def test_a_run_is_judged_by_hand(lesson):
     row = rows.Row("a row", env_id="Acrobot-v1", steps=5, every=1)
     judge = measure.Judge(fake, row)
     judge.threshold = 475
-    for now.step, mean in enumerate([90, 480, 490, 200, 474], start=1):
+    for now.step, mean in enumerate([90, 490, 480, 200, 474], start=1):
         over = judge(now.step, now.step / 10, policy=None, mean=mean)
         assert over == (now.step == 5)
     found = judge.found()
     assert (found["first_pass"], found["solved"], found["seconds"]) == (2, 3, 0.3)
     assert found["share"] == pytest.approx(1 / 3)
-    assert (found["best"], found["held_out"], found["end"]) == (480, 470, 474)
+    assert (found["best"], found["held_out"], found["end"]) == (400, 470, 474)
 
 
 # Saved runs.

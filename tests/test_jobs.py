@@ -319,6 +319,15 @@ def test_without_azureml_core_the_message_names_the_variable(
         loader.load(TRACKING="mlflow", OUTPUT_DIR=str(tmp_path))
 
 
+def test_an_address_on_azure_needs_a_package_before_the_training(
+    local, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "azureml.mlflow", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "azureml://a.workspace")
+    with pytest.raises(ImportError, match="%pip install.*azureml-mlflow"):
+        loader.load(TRACKING="mlflow", OUTPUT_DIR=str(tmp_path))
+
+
 # ----------------------------------------------------------------- which settings won
 def test_settings_are_compared_by_their_medians_over_seeds(local, monkeypatch, capsys):
     client = mlflow.MlflowClient()
@@ -332,7 +341,9 @@ def test_settings_are_compared_by_their_medians_over_seeds(local, monkeypatch, c
             for name, value in parameters.items():
                 client.log_param(run_id, name, value)
             client.log_metric(run_id, "validation_area", area)
-    client.create_run(experiment)  # the sweep's own run, which has no numbers
+    client.create_run(experiment)  # a run that failed has no numbers
+    sweep = client.create_run(experiment).info.run_id  # may have those of its best
+    client.log_metric(sweep, "validation_area", 500.0)
 
     monkeypatch.setattr(sys, "argv", ["compare_runs", "made up"])
     runpy.run_module("tools.compare_runs", run_name="__main__")

@@ -51,7 +51,11 @@ def table(runs):
 
 if __name__ == "__main__":
     found = mlflow.search_runs(experiment_names=[sys.argv[1]], output_format="list")
-    runs = [run for run in found if METRIC in run.data.metrics]
+    runs = []
+    for run in found:
+        # the run of a sweep as a whole has no seed
+        if METRIC in run.data.metrics and "SEED" in run.data.params:
+            runs.append(run)
     if not runs:
         sys.exit(f"No run of the experiment {sys.argv[1]} has logged {METRIC}.")
     print("\n".join(table(runs)))
