@@ -1,5 +1,4 @@
-# For GNU make. `make` lists what there is. Every target makes the environment first, in
-# .venv.
+# For GNU make. `make` lists what there is. Targets make the environment first, in .venv.
 # PYTHON chooses another Python and makes the environment again with it:
 #   make run PYTHON=python3.12
 # PARAMETERS go to papermill and change the parameters cell of the notebook:
@@ -35,7 +34,8 @@ unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH
 .PHONY: bench bench-full lock clean again
 
 help:  ## list these targets
-	@echo "This is for GNU make, which BSD calls gmake."
+	@echo "This is for GNU make, which BSD calls gmake. It takes other values, such as"
+	@echo "PYTHON=python3.12, PARAMETERS=\"-p SEED 7\" and LAB=\"--no-browser\"."
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 lab: .venv/lab.stamp  ## open the notebook in JupyterLab
@@ -46,11 +46,11 @@ run: .venv/run.stamp  ## execute the notebook without a window; results in outpu
 	mkdir -p outputs
 	$(RUN) papermill -k python3 $(NOTEBOOK) $(EXECUTED) $(PARAMETERS)
 	$(RUN) tools.export_html $(EXECUTED) $(PAGE)
-	@echo "Done. Read $(PAGE); its section 5 names the folder of the results."
+	@echo "Done. Read $(PAGE); its section 5 names the folder of the numbers."
 
-html: .venv/run.stamp  ## export the committed notebook as a page, without running it
+html: .venv/run.stamp  ## export the notebook as it is as a page, without running it
 	mkdir -p outputs
-	$(RUN) tools.export_html $(NOTEBOOK) $(PAGE)
+	$(RUN) tools.export_html $(NOTEBOOK) outputs/not_run.html
 
 test: lint  ## check style, and run all tests that take minutes
 	$(PYTEST) -m "not full"

@@ -67,7 +67,7 @@ def test_make_targets_and_files_that_a_page_names_exist(name):
     assert set(re.findall(r"(?:`|^)make ([a-z][a-z-]+)", text, re.M)) <= targets
     links = re.findall(r"\]\((?!http|#)([^)#]+)", text)
     paths = re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text)
-    made = ("outputs/", ".venv", "user_logs/")
+    made = ("outputs/", "notebooks/outputs/", ".venv", "user_logs/")
     for path in [*links, *paths]:
         places = [ROOT / path, (ROOT / name).parent / path]
         assert path.startswith(made) or any(p.exists() for p in places), path
@@ -84,8 +84,8 @@ def test_make_alone_lists_its_targets_and_runs_nothing():
     assert done.code == 0
     for target in ("lab", "run", "test", "test-full", "notebook", "clean"):
         assert re.search(rf"^make {target} +\w+", done.text, re.M), target
-    first, *others = done.text.splitlines()
-    assert "GNU make" in first
+    first, values, *others = done.text.splitlines()
+    assert "GNU make" in first and "PYTHON=" in values
     assert all(line.startswith("make ") for line in others), "nothing else is printed"
 
 
