@@ -143,31 +143,40 @@ def learn(model, policy, row, judge):
     model.learn(SCHEDULE, callback=callback)
 
 
+def make_careful(model, epsilon):
+    """Give a model of Stable-Baselines3 careful targets.
+
+    The largest of the values that its target network then gives is the careful
+    target's value.
+    """
+
+    def stumble(net, states, q_values):
+        return q_values.lerp(q_values.mean(dim=1, keepdim=True), epsilon)
+
+    model.q_net_target.register_forward_hook(stumble)
+
+
 def sb3(lesson, row, seed, judge):
     """Train Stable-Baselines3's DQN with the zoo's settings.
 
-    With `epsilon` in the row's settings its targets are careful ones: the largest of
-    the values that the target network then gives is the careful target's value.
+    With `epsilon` in the row's settings its targets are careful ones.
     """
     from stable_baselines3 import DQN
 
     options = dict(row.settings)
     epsilon = options.pop("epsilon", 0.0)
     model = DQN("MlpPolicy", "CartPole-v1", seed=seed, device="cpu", **options)
-
-    def stumble(net, states, q_values):
-        return q_values.lerp(q_values.mean(dim=1, keepdim=True), epsilon)
-
     if epsilon:
-        model.q_net_target.register_forward_hook(stumble)
+        make_careful(model, epsilon)
     learn(model, lesson.greedy(model.q_net), row, judge)
 
 
 def sb3_same(lesson, row, seed, judge):
     """Train Stable-Baselines3's DQN with the notebook's constants, its inputs scaled.
 
-    Epsilon falls along a straight line there; as many steps are random as here. The
-    target is that of plain DQN, and gradients are clipped to a norm of 10.
+    Epsilon falls along a straight line there; as many steps are random as here.
+    Gradients are clipped to a norm of 10. The target is that of plain DQN, or the
+    careful one with `epsilon` in the row's settings.
     """
     import gymnasium
     from stable_baselines3 import DQN
@@ -202,6 +211,8 @@ def sb3_same(lesson, row, seed, judge):
         seed=seed,
         device="cpu",
     )
+    if "epsilon" in row.settings:
+        make_careful(model, row.settings["epsilon"])
     play = lesson.greedy(model.q_net)
     learn(model, lambda states: play(states / scale), row, judge)
 

@@ -144,7 +144,7 @@ def checkpoints(rows, runs):
     for row in rows:
         mine = [one for one in run.valid(runs, row) if one.best is not None]
         names = ("held_out", "best", "far", "best_far", "wide")
-        figures = [pairs(mine).get(name, "–") for name in names]
+        figures = [cell(mine, name) for name in names]
         if mine:
             lines.append([row.label, str(len(mine)), *figures])
     return table(header, lines)
@@ -171,7 +171,7 @@ def summary(row, runs, own):
 
 
 def seconds_of(runs):
-    """Return the seconds to solved; infinity where a run is never solved."""
+    """Return the seconds to a confirmed pass; infinity where there is none."""
     return [np.inf if one.seconds is None else one.seconds for one in runs]
 
 
@@ -219,8 +219,8 @@ def at_own_length(row, runs):
 
 def own_length(runs):
     """Return the table of those that have a length of their own."""
-    header = ["", "steps", "share of passes, each seed", "solved"]
-    header.append("steps to solved: median (worst)")
+    header = ["", "steps", "share of passes, each seed", "confirmed"]
+    header.append("steps to a confirmed pass: median (worst)")
     lines = []
     for row in OWN_LENGTH:
         one = at_own_length(row, runs)
@@ -236,10 +236,10 @@ def contest(runs):
     header = [
         "",
         "share of passes: mean (worst)",
-        "solved",
-        "steps to solved: median (worst)",
+        "confirmed",
+        "steps to a confirmed pass: median (worst)",
         "steps, times the notebook's",
-        "seconds to solved: median",
+        "seconds to it: median",
         "seconds, times the notebook's [95 %]",
         "µs a step",
     ]

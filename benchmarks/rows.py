@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 TEN, TWENTY, HUNDRED = range(10), range(20), range(100)
 FRESH = range(100, 120)  # for rows that were put together after seeing seeds 0 to 99
 FRESHER = range(120, 140)  # for those that were put together after seeing these, too
+FRESHEST = range(140, 160)  # and for those after these
 BUDGET = 50_000  # steps of the comparison
 ACROBOT = {
     "env_id": "Acrobot-v1",
@@ -186,6 +187,20 @@ def without(name):
 
 
 FIRST_TEN = FRESH[:10]
+LONG = replace(
+    MASTER,
+    label=f"{MASTER.label}, episodes of 5,000 steps",
+    seeds=FRESHER,
+    loop={**ALL, "clock": 5_000},
+)
+
+
+def longer(what, **loop):
+    """Return the row with long episodes and one thing more."""
+    label = f"{LONG.label}, {what}"
+    return replace(LONG, label=label, seeds=FRESHEST, loop={**LONG.loop, **loop})
+
+
 TOGETHER = [
     FINAL,
     MASTER,
@@ -201,12 +216,8 @@ TOGETHER = [
         label="5-step, mirror, averaged weights, failures",
         seeds=FRESHER,
     ),
-    replace(
-        MASTER,
-        label=f"{MASTER.label}, episodes of 5,000 steps",
-        seeds=FRESHER,
-        loop={**ALL, "clock": 5_000},
-    ),
+    LONG,
+    longer("up to 12 random pushes", pushes=12),
     replace(
         with_targets(MASTER, "double"),
         label="5-step, Double DQN, mirror, averaged weights, failures",
@@ -301,6 +312,11 @@ ELSEWHERE = [
     ),
     of_others(
         "Stable-Baselines3, the zoo's settings, ε′ = 0.7", "sb3", epsilon=0.7, **ZOO
+    ),
+    of_others(
+        "Stable-Baselines3, this notebook's hyperparameters, ε′ = 0.7",
+        "sb3_same",
+        epsilon=0.7,
     ),
 ]
 RULE = [Row("a rule written by hand", range(1), "rule", steps=250)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks import gaps, loop, measure, report, rows, run, targets
+from benchmarks import contestants, gaps, loop, measure, report, rows, run, targets
 from tests.helpers import prose
 from tools.load_definitions import ROOT
 
@@ -422,6 +422,15 @@ def test_a_run_is_judged_by_hand(lesson):
     assert (found["best"], found["held_out"], found["end"]) == (400, 470, 474)
 
 
+def test_a_model_of_others_gets_careful_targets():
+    states = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    net = torch.nn.Linear(4, 2)
+    values = net(states)
+    contestants.make_careful(SimpleNamespace(q_net_target=net), 0.7)
+    expected = 0.3 * values.amax(dim=1) + 0.7 * values.mean(dim=1)
+    assert torch.allclose(net(states).amax(dim=1), expected)
+
+
 # Saved runs.
 
 SHORT = {"steps": 300, "every": 150, "far": 50}
@@ -616,7 +625,9 @@ def quoted(runs):
     survived = report.known(valid[rows.FINAL.label], "far")
     against = report.rank_correlation(shares, sizes)
     slow = report.at_own_length(rows.OWN_LENGTH[0], runs)
-    contest = report.comparison(runs)["its plain DQN, the same hyperparameters"]
+    compared = report.comparison(runs)
+    contest = compared["its plain DQN, the same hyperparameters"]
+    same = "Stable-Baselines3, this notebook's hyperparameters"
     return [
         ("lesson", "0.34", f"{np.mean(contest['shares']):.2f}"),
         ("README", "0.34", f"{np.mean(contest['shares']):.2f}"),
@@ -627,7 +638,15 @@ def quoted(runs):
         ("lesson", "0.09", mean("final agent, inputs not scaled")),
         ("lesson", "0.79", f"{min(slow['shares']):.2f}"),
         ("lesson", "0.32", mean("an update every tenth step")),
+        ("lesson", "0.57", mean("an update every tenth step, a copy every 50 updates")),
+        ("lesson", "0.87", mean("10-step returns")),
         ("lesson", "0.27", mean("Double DQN")),
+        ("lesson", "0.18", mean("PyTorch tutorial, older settings, ε′ = 0.7")),
+        ("lesson", "0.22", mean("PyTorch tutorial, settings of today, ε′ = 0.7")),
+        ("lesson", "0.25", mean("Stable-Baselines3, the zoo's settings, ε′ = 0.7")),
+        ("lesson", "0.99", mean(f"{same}, ε′ = 0.7")),
+        ("README", "0.99", mean(f"{same}, ε′ = 0.7")),
+        ("lesson", "0.38", f"{np.mean(compared[same]['shares']):.2f}"),
         ("lesson", "1.00", worst("careful target, ε′ = 1.0")),
         ("lesson", "1.00", worst("final agent")),
         ("lesson", "0.75", f"{np.median(survived):.2f}"),
