@@ -88,7 +88,20 @@ class Bare(ast.NodeTransformer):
 
 def bare(tree):
     """Return code as text, without docstrings, comments and the words of errors."""
-    return ast.unparse(Bare().visit(tree))
+    return str(outline(Bare().visit(tree)))
+
+
+def outline(node):
+    """Return a syntax tree as nested lists, which are the same on every Python."""
+    if isinstance(node, list):
+        return [outline(one) for one in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    parts = [type(node).__name__]
+    for name, value in ast.iter_fields(node):
+        if value not in (None, []):  # newer Pythons have more fields, which are empty
+            parts.append([name, outline(value)])
+    return parts
 
 
 def names_in(tree, context):
