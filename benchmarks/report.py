@@ -150,9 +150,20 @@ def checkpoints(rows, runs):
     return table(header, lines)
 
 
+def in_steps(runs):
+    """Return shares of passes, and how many runs have a confirmed pass and when."""
+    solved = known(runs, "solved")
+    return {
+        "seeds": len(runs),
+        "shares": known(runs, "share"),
+        "solved": int(np.isfinite(solved).sum()),
+        "steps": [float(np.median(solved)), max(solved)],
+    }
+
+
 def summary(row, runs, own):
     """Return what the comparison says of one contestant; `own` are the notebook's."""
-    solved, mine = known(runs, "solved"), seconds_of(runs)
+    mine = seconds_of(runs)
     ratio = np.median(mine) / np.median(own)
     rng = np.random.default_rng(0)
     slow = np.median(rng.choice(mine, size=(10_000, len(mine))), axis=1)
@@ -160,10 +171,7 @@ def summary(row, runs, own):
     # a value that occurs, because infinity and a number have no middle
     limits = np.percentile(slow / fast, [2.5, 97.5], method="inverted_cdf")
     return {
-        "seeds": len(runs),
-        "shares": known(runs, "share"),
-        "solved": int(np.isfinite(solved).sum()),
-        "steps": [float(np.median(solved)), max(solved)],
+        **in_steps(runs),
         "seconds": float(np.median(mine)),
         "ratio": [float(ratio), *limits.tolist()],
         "us_per_step": float(np.median(known(runs, "us_per_step"))),
@@ -208,13 +216,7 @@ def at_own_length(row, runs):
     mine = run.valid(runs, row)
     if len(mine) < len(row.seeds):
         return json.loads(COMPARED.read_text(encoding="utf-8"))[row.label]
-    solved = known(mine, "solved")
-    return {
-        "seeds": len(mine),
-        "shares": known(mine, "share"),
-        "solved": int(np.isfinite(solved).sum()),
-        "steps": [float(np.median(solved)), max(solved)],
-    }
+    return in_steps(mine)
 
 
 def own_length(runs):
