@@ -1,11 +1,15 @@
-"""Files of a run, and MLflow."""
+"""The files of a run, and MLflow."""
 
 import json
 import os
 import tempfile
 from pathlib import Path
+from statistics import fmean
+
+EXPERIMENT = "dqn-cartpole"
 
 
+# ------------------------------------------------------------------------ files
 def results_folder(path):
     """Make the folder for the results, and return it; OSError if it is read-only."""
     folder = Path(str(path)).expanduser()
@@ -16,7 +20,153 @@ def results_folder(path):
     return folder
 
 
+def write(path, content):
+    """Write bytes to a file; an unfinished file is named `….part`."""
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
+
+
+def csv(header, rows):
+    """Return a table as the bytes of a CSV file."""
+    lines = [",".join(map(str, row)) for row in [header, *rows]]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def metrics_of(record, held_out, share, versions):
+    """Return the numbers of a run, for metrics.json.
+
+    record: the run in plain numbers. held_out: the scores of its last weights on the
+    held-out starts. share: of passes, in the second half. versions: name → text.
+    """
+    evaluations, threshold = record["evaluations"], record["threshold"]
+    passes = [e for e in evaluations if e[1] >= threshold]
+    first = passes[0] if passes else [None] * 5
+    return {
+        "seed": record["settings"]["SEED"],
+        # an evaluation has passed, and the last weights pass on the held-out starts
+        "solved": bool(passes) and fmean(held_out) >= threshold,
+        "first_pass_step": first[0],
+        "first_pass_seconds": first[3],  # of training
+        "share_of_passes": float(share),
+        "validation_area": fmean(mean for _, mean, *_ in evaluations),
+        "greedy_mean": fmean(held_out),
+        "greedy_min": float(min(held_out)),
+        "greedy_episodes": len(held_out),
+        "episodes": len(record["durations"]),  # of training
+        "env_steps": evaluations[-1][0],
+        "gradient_steps": record["updates"],
+        "train_seconds": record["seconds"],
+        **versions,
+    }
+
+
+def save_run(folder, record, metrics, pictures):
+    """Write the numbers, the curves and the pictures of a run; metrics.json last."""
+    rows = [(i, *pair) for i, pair in enumerate(record["durations"], start=1)]
+    write(folder / "durations.csv", csv(["episode", "steps", "duration"], rows))
+    rows = [evaluation[:3] for evaluation in record["evaluations"]]
+    write(folder / "evaluations.csv", csv(["steps", "mean", "worst"], rows))
+    for name, picture in pictures.items():
+        write(folder / name, picture)
+    write(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
+
+
+# ----------------------------------------------------------------------- MLflow
 def connect_to_mlflow():
     """Find MLflow's address; return whether this is a job, which has a run already."""
-    in_job = "MLFLOW_RUN_ID" in os.environ
-    return in_job
+    # By default, MLflow waits for many minutes for a server that does not answer.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    try:
+        import mlflow
+
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            mlflow.set_tracking_uri(address_of_workspace())
+        if mlflow.get_tracking_uri().startswith("azureml"):
+            import azureml.mlflow  # noqa: F401, MLflow's part for Azure ML
+
+            # MLflow's own links lead to no page there; `log_run` prints Studio's.
+            os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    except ImportError as error:
+        raise ImportError(
+            f"{error}. Run %pip install mlflow-skinny azureml-mlflow azureml-core, or "
+            "set MLFLOW_TRACKING_URI, for example to sqlite:///mlflow.db"
+        ) from error
+    print("MLflow writes to", mlflow.get_tracking_uri())
+    return "MLFLOW_RUN_ID" in os.environ
+
+
+def address_of_workspace():
+    """Return the address of the MLflow of the workspace that config.json names."""
+    from azureml.core import Workspace
+
+    try:
+        return Workspace.from_config().get_mlflow_tracking_uri()
+    except Exception as error:
+        raise RuntimeError(
+            "MLFLOW_TRACKING_URI is not set. Set it, for example to "
+            f"sqlite:///mlflow.db; or give azureml-core what it asks for: {error}"
+        ) from error
+
+
+def log_to_mlflow(runs, in_job):
+    """Send runs to MLflow; runs: agent → (record, metrics).
+
+    A job has one run, which gets the last agent. If sending fails, a job fails;
+    elsewhere it is one line, and the lesson goes on.
+    """
+    agents = list(runs)[-1:] if in_job else list(runs)
+    try:
+        for agent in agents:
+            log_run(agent, *runs[agent], in_job)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        message = "Not everything was sent to MLflow. All files are on the disk."
+        if in_job:  # a job without its numbers is worth nothing
+            raise RuntimeError(f"{message} {reason}") from error
+        print(f"{message} {type(error).__name__}: {reason}")
+
+
+def log_run(agent, record, metrics, in_job):
+    """Send the parameters, the numbers and the curve of one run."""
+    import mlflow
+    from mlflow.entities import Metric, Param, RunTag
+
+    client = mlflow.MlflowClient()
+    name = f"{agent}, seed {record['settings']['SEED']}"
+    began = int(1_000 * record["began"])  # MLflow counts milliseconds
+    curve = []
+    for step, mean, _, _, time in record["evaluations"]:
+        curve.append(Metric("validation_mean", mean, int(1_000 * time), step))
+    ended = curve[-1].timestamp
+    if in_job:
+        run_id = os.environ["MLFLOW_RUN_ID"]
+    else:
+        experiment = mlflow.set_experiment(EXPERIMENT)
+        run = client.create_run(experiment.experiment_id, began, run_name=name)
+        run_id = run.info.run_id
+
+    params, tags, numbers = [], [], []
+    for key, value in {**record["settings"], **record["made_with"]}.items():
+        params.append(Param(key, str(value)))
+    for key, value in metrics.items():
+        if isinstance(value, str):  # versions and the device
+            tags.append(RunTag(key, value))
+        elif value is not None:  # MLflow 2 takes no True
+            numbers.append(Metric(key, float(value), ended, 0))
+    client.log_batch(run_id, params=params, tags=tags)
+    points = numbers + curve
+    for i in range(0, len(points), 200):  # Azure ML takes 200 points a call
+        client.log_batch(run_id, metrics=points[i : i + 200])
+    if not in_job:  # a job's run ends with the job
+        client.set_terminated(run_id, end_time=ended)  # prints a server's link
+    print("Sent to MLflow:", name, studio_link(mlflow.get_tracking_uri(), run_id))
+
+
+def studio_link(address, run_id):
+    """Return the address of a run's page in Azure ML Studio; "" for another MLflow."""
+    if not address.startswith("azureml"):
+        return ""
+    workspace = address[address.index("/subscriptions/") :].partition("?")[0]
+    return f"https://ml.azure.com/runs/{run_id}?wsid={workspace}"
