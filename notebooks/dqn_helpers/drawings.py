@@ -109,9 +109,9 @@ def draw_algorithm():
     connect(ax, policy, target, GREY, bend=0.35)
     write(ax, 4.2, 0.5, "follows slowly", GREY)
     alt = (
-        "Diagram: the policy network acts, the environment answers with the next state, "
-        "the step goes into the replay memory. From a random batch come the policy "
-        "network's estimate and the target network's target; together they give the "
+        "Diagram: the policy network acts, the environment answers with the next "
+        "state, the step goes into the replay memory. From a random batch come the "
+        "policy network's estimate and the target network's target; together they give the "
         "loss. Its gradient changes the policy network alone, and the target network "
         "follows slowly."
     )

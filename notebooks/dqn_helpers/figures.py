@@ -44,13 +44,20 @@ def picture(figure, alt):
 
 
 def table(header, rows):
-    """Return a table to display; the rows hold anything that can be printed."""
+    """Return a table to display; fractions have two digits, other numbers one."""
     from IPython.display import Markdown
 
     lines = []
     for row in [header, ["---"] * len(header), *rows]:
-        lines.append("| " + " | ".join(str(value) for value in row) + " |")
+        lines.append("| " + " | ".join(map(shown, row)) + " |")
     return Markdown("\n".join(lines) + "\n")
+
+
+def shown(value):
+    """Return a cell of a table as text."""
+    if isinstance(value, float):
+        return f"{value:.2f}" if 0 < value < 1 else f"{value:.1f}"
+    return str(value)
 
 
 def first_pass(evaluations, threshold):
@@ -65,8 +72,8 @@ def verdict(result):
     """Return in a sentence when a run first passes and whether it stays there."""
     passed = first_pass(result.evaluations, result.threshold)
     if passed is None:
-        threshold = f"{result.threshold:.0f}"
-        return f"No evaluation reaches {threshold} within {result.steps:,} steps."
+        steps = result.evaluations[-1].step
+        return f"No evaluation reaches {result.threshold:.0f} within {steps:,} steps."
     sentence = (
         f"The first pass comes at step {passed.step:,}, "
         f"after {passed.seconds:.1f} seconds of training"
@@ -87,35 +94,61 @@ def mean_of_last_100(durations):
     return means
 
 
-def plot_evaluations(panels):
-    """Return a picture of evaluations by step.
+def draw_evaluations(ax, result, look):
+    """Draw the evaluations of a run by step, and the threshold."""
+    steps = [e.step for e in result.evaluations]
+    ax.plot(steps, [e.mean for e in result.evaluations], **look)
+    ax.axhline(result.threshold, color=GREY, linestyle="--", linewidth=1)
+    ax.set(xlabel="step", xlim=0, ylim=(0, 520))
 
-    panels: title → {label → (result, colour, style)}, a panel for each title.
-    """
-    figure = new_figure(max(8, 3 * len(panels)), 3.2)
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    texts = []
-    for ax, (title, runs) in zip(axes, panels.items(), strict=True):
-        for label, (result, color, style) in runs.items():
-            steps = [e.step for e in result.evaluations]
-            means = [e.mean for e in result.evaluations]
-            ax.plot(steps, means, style, color=color, markersize=4, label=label)
-            ax.axhline(result.threshold, color=GREY, linestyle="--", linewidth=1)
-            texts.append(f"{title}, {label}: {verdict(result)}")
-        ax.set(title=title, xlabel="step", xlim=0, ylim=(0, 520))
+
+def plot_evaluations(runs):
+    """Return a picture of the evaluations of two runs, by their names."""
+    figure = new_figure(8, 3.4)
+    ax = figure.subplots()
+    for (name, result), color, marker in zip(
+        runs.items(), (ORANGE, BLUE), "os", strict=True
+    ):
+        look = {"color": color, "marker": marker, "markersize": 4, "label": name}
+        draw_evaluations(ax, result, look)
+    ax.set_ylabel("evaluation (steps)")
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
+    ax.legend(frameon=False, **place)
+    texts = [f"{name}: {verdict(result)}" for name, result in runs.items()]
+    return picture(figure, f"Evaluations of the same seed. {' '.join(texts)}")
+
+
+def plot_seeds(by_agent):
+    """Return a picture with a panel for each agent and a line for each of its runs."""
+    figure = new_figure(9, 3.2)
+    axes = figure.subplots(1, len(by_agent), sharey=True, squeeze=False)[0]
+    for ax, (name, results) in zip(axes, by_agent.items(), strict=True):
+        color = ORANGE if name.startswith("plain") else BLUE
+        for result in results:
+            draw_evaluations(ax, result, {"color": color})
+        ax.set_title(name)
     axes[0].set_ylabel("evaluation (steps)")
-    if len(panels) == 1:
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 3}
-        axes[0].legend(frameon=False, **place)
-    return picture(figure, "Evaluations by step. " + " ".join(texts))
+    return picture(figure, f"Evaluations, a line for each seed: {', '.join(by_agent)}.")
 
 
-def plot_endings(steps, counts):
-    """Return a picture of how games end, a bar for each evaluation.
+def endings(last_states):
+    """Return in how many games the cart is lost left, right, the pole falls, or none.
 
-    counts: for each evaluation the games in which the cart is lost on the left, on the
-    right, the pole falls, and the clock is reached.
+    last_states: the last observations of some games, (N, 4).
     """
+    counts = [0, 0, 0, 0]
+    for x, _, angle, _ in last_states:
+        if abs(x) > 2.4:
+            counts[int(x > 0)] += 1
+        else:
+            counts[2 if abs(angle) > math.radians(12) else 3] += 1
+    return counts
+
+
+def plot_endings(evaluations):
+    """Return a picture of how the games end, a bar for each evaluation."""
+    steps = [e.step for e in evaluations]
+    counts = [endings(e.last_states) for e in evaluations]
     kinds = {
         "cart lost on the left": (ORANGE, "\\\\\\"),
         "cart lost on the right": (PURPLE, "///"),
@@ -124,7 +157,7 @@ def plot_endings(steps, counts):
     }
     figure = new_figure(9, 3)
     ax = figure.subplots()
-    width = 0.9 * (min(b - a for a, b in zip(steps, steps[1:])) if steps[1:] else 1)
+    width = 0.9 * steps[0]
     bottom = [0] * len(steps)
     sums = []
     for kind, (label, (color, hatch)) in enumerate(kinds.items()):
@@ -139,11 +172,10 @@ def plot_endings(steps, counts):
     return picture(figure, f"How the games of all evaluations end: {', '.join(sums)}.")
 
 
-def plot_answers(leans, panels):
+def plot_answers(leans, panels, threshold=475):
     """Return a picture of the action gap against the lean of the pole, in degrees.
 
-    panels: title → (gaps, passes); a line of gaps for each evaluation, and whether it
-    passes.
+    panels: title → (gaps, evaluations); a line of gaps for each evaluation.
     """
     figure = new_figure(9, 3.6)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -152,11 +184,12 @@ def plot_answers(leans, panels):
         False: {"color": PURPLE, "linestyle": "--", "label": "evaluation fails"},
     }
     texts = []
-    for ax, (title, (gaps, passes)) in zip(axes, panels.items(), strict=True):
-        for gap, passed in zip(gaps, passes, strict=True):
-            ax.plot(leans, gap, linewidth=0.9, **{**styles[bool(passed)], "label": None})
+    for ax, (title, (gaps, evaluations)) in zip(axes, panels.items(), strict=True):
         for style in styles.values():  # the legend
             ax.plot([], [], **style)
+        for gap, evaluation in zip(gaps, evaluations, strict=True):
+            look = {**styles[evaluation.mean >= threshold], "label": None}
+            ax.plot(leans, gap, linewidth=0.9, **look)
         ax.axhline(0, color=GREY, linewidth=1)
         ax.axvline(0, color=GREY, linewidth=1)
         ax.set(title=title, xlabel="lean of the pole (degrees, right is positive)")
