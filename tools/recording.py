@@ -5,22 +5,21 @@ It is made from the data of a live cart with two curves: plain DQN and one line 
 
 import base64
 import copy
-import io
 import math
-import sys
 
 import numpy as np
 
-from tools.load_definitions import ROOT
-
-sys.path.append(str(ROOT / "notebooks"))
-from dqn_helpers import cart  # noqa: E402
+from notebooks.dqn_helpers import cart
 
 NETWORKS = (7, 5)  # how many of each curve are kept
 TITLES = ("plain DQN", "one line changed")
 LINES = (
     "next_value = next_q.amax(dim=1)",
     "next_value = next_q.amax(dim=1).lerp(next_q.mean(dim=1), 0.7)",
+)
+ALT = (
+    "A cart balances a pole, driven by plain DQN at the peak of its learning curve. "
+    "Then a later network of the same training takes over, and the game ends."
 )
 NOTE = "Recorded with seed {}; in section 10 you make your own."
 
@@ -36,16 +35,18 @@ def recording_of(data, seed):
             if place not in kept:
                 del dot["network"]
     data |= {"mode": "preview", "lines": LINES, "speed": 0.5, "note": NOTE.format(seed)}
-    alt = (
-        "A cart balances a pole, driven by plain DQN at the peak of its learning curve."
-    )
-    alt += " Then a later network of the same training takes over, and the game ends."
-    return {"cart": data, "alt": alt, "still": cart.png(opening(data))}
+    return {"cart": data, "alt": ALT, "still": cart.png(opening(data))}
 
 
 def dots_of(run):
     """Return the points of a curve that have a network."""
     return [dot for dot in run["points"] if "network" in dot]
+
+
+def peak_of(dots):
+    """Return the place of the best point."""
+    means = [dot["mean"] for dot in dots]
+    return means.index(max(means))
 
 
 # ---------- a game ----------
@@ -86,69 +87,75 @@ def is_over(state):
     return abs(state[0]) > 2.4 or abs(state[2]) > math.pi / 15
 
 
-STEPS = cart.FRAME // 20  # of the game in one frame, at real speed
-
-
-def played(state, dot):
-    """Return the state one frame later, driven by a point's network."""
-    arrays = decoded(dot["network"])
-    for _ in range(STEPS):
-        if not is_over(state):
-            state = moved(state, side_of(arrays, state))
-    return state
+def played(dots, speed, pushed_at=None):
+    """Return a game's states, one for each frame, driven by that frame's network."""
+    state, states = np.array([0.0, 0.0, 0.03, 0.0]), []
+    for frame, dot in enumerate(dots):
+        if frame == pushed_at:
+            state = state + np.array([0.0, 0.25, 0.0, 0.0])
+        arrays = decoded(dot["network"])
+        for _ in range(speed * cart.FRAME // 20):  # the game has 50 steps a second
+            if not is_over(state):
+                state = moved(state, side_of(arrays, state))
+        states.append(state)
+    return states
 
 
 # ---------- pictures ----------
 
-START = np.array([0.0, 0.0, 0.03, 0.0])
-
-
-def name_of(title, dot):
-    """Return who drives."""
-    return f"{title} after {dot['step']:,} steps of training"
-
 
 def opening(data):
     """Return frames: a cart at the peak of the first curve, then in its valley."""
-    (run, _), frames, state = data["curves"], [], START
-    dots = dots_of(run)
-    best = dots.index(cart.best_dot(run))
-    lowest = min(range(best, len(dots)), key=lambda place: dots[place]["mean"])
-    places = [best] * 18
-    for place in range(best + 1, lowest):
-        places += [place] * 2
-    places += [lowest] * (cart.MOST_FRAMES - len(places))
-    for place in places:
-        dot = dots[place]
-        state = played(state, dot)
-        caption = name_of(TITLES[0], dot)
+    dots = dots_of(data["curves"][0])
+    peak = peak_of(dots)
+    valley = min(range(peak, len(dots)), key=lambda place: dots[place]["mean"])
+    driving = [dots[peak]] * 18
+    for dot in dots[peak + 1 : valley]:
+        driving += [dot] * 2
+    driving += [dots[valley]] * (cart.MOST_FRAMES - len(driving))
+    frames = []
+    for dot, state in zip(driving, played(driving, speed=1), strict=True):
+        caption = f"{TITLES[0]} after {dot['step']:,} steps of training"
         marker = dot["step"], dot["mean"]
         frames.append(cart.opening_frame(data, caption, state, marker, shown=1))
     return frames
 
 
+PUSHED_AT = 8  # the frame of the README's film in which the second cart is pushed
+
+
 def lose_and_keep(data):
-    """Return frames: plain DQN loses the skill, and the other brings the cart back."""
+    """Return two games: plain DQN loses the skill; with one line changed it stays.
+
+    Plain DQN plays at its peak, and then as it is one evaluation later. The other agent
+    has trained for as many steps as plain DQN at its peak; its cart is pushed.
+    """
     plain, changed = (dots_of(run) for run in data["curves"])
-    peak = plain.index(cart.best_dot(data["curves"][0]))
-    left = right = START
+    peak = peak_of(plain)
+    other = min(changed, key=lambda dot: abs(dot["step"] - plain[peak]["step"]))
+    first = [plain[peak]] * 15 + [plain[peak + 1]] * (cart.MOST_FRAMES - 15)
+    second = [other] * cart.MOST_FRAMES
+    return [
+        (first, played(first, speed=2)),
+        (second, played(second, speed=2, pushed_at=PUSHED_AT)),
+    ]
+
+
+def side_by_side(data):
+    """Return frames of the README's two games."""
+    games = lose_and_keep(data)
     frames = []
-    for count in range(cart.MOST_FRAMES):
-        dot = plain[peak if count < 15 else peak + 1]
-        if count == 12:
-            right = right + [0, 0.25, 0, 0]
-        left, right = played(left, dot), played(right, changed[-1])
-        picture, draw = cart.blank(840, 230)
-        for middle, state, title, driver in (
-            (210, left, TITLES[0], dot),
-            (630, right, TITLES[1], changed[-1]),
+    for frame in range(cart.MOST_FRAMES):
+        picture, draw = cart.blank(840, 220)
+        for middle, title, (driving, states) in zip(
+            (212, 628), TITLES, games, strict=True
         ):
-            cart.draw_cart(draw, state, middle, floor=180, metre=80)
-            cart.write(draw, middle, 8, title, 20, anchor="ma")
-            text = f"after {driver['step']:,} steps of training"
-            cart.write(draw, middle, 204, text, 16, anchor="ma")
-        if 12 <= count < 22:
-            cart.write(draw, 440, 130, "push →", 18, cart.BLUE)
+            cart.draw_cart(draw, states[frame], middle, floor=172, metre=80)
+            cart.write(draw, middle, 6, title, 20, anchor="ma")
+            text = f"after {driving[frame]['step']:,} steps of training"
+            cart.write(draw, middle, 194, text, 16, anchor="ma")
+        if PUSHED_AT <= frame < PUSHED_AT + 12:
+            cart.write(draw, 444, 120, "a push →", 18, cart.BLUE)
         frames.append(picture.reduce(cart.BIG))
     return frames
 
@@ -156,16 +163,10 @@ def lose_and_keep(data):
 def two_curves(data):
     """Return a picture of both learning curves."""
     picture, draw = cart.blank(840, 300)
-    plot = cart.Plot(draw, data, (56, 60, 816, 268))
-    cart.write(draw, 56, 8, "steps that the pole stays up, mean of 20 games", 15)
+    plot = cart.Plot(draw, data, (56, 76, 816, 268))
     plot.axes()
-    for number, title in enumerate(TITLES):
-        plot.curve(number)
+    for number, (title, x) in enumerate(zip(TITLES, (56, 240), strict=True)):
+        plot.curve(number, every_dot=True)
         color = (cart.ORANGE, cart.BLUE)[number]
-        cart.write(draw, 440 + 150 * number, 8, f"{'●■'[number]} {title}", 15, color)
+        cart.write(draw, x, 6, f"{'●■'[number]} {title}", 20, color)
     return picture.reduce(cart.BIG)
-
-
-def written(frames):
-    """Return pictures as a PNG file."""
-    return base64.b64decode(cart.png(frames))

@@ -236,16 +236,19 @@ class Plot:
         write(self.draw, right, bottom + 5, text, 13, GREY, anchor="ra")
         write(self.draw, left, top - 12, WHAT, 13, GREY, anchor="ls")
 
-    def curve(self, number):
-        """Draw a curve: orange with circles, or blue with squares."""
+    def curve(self, number, every_dot=False):
+        """Draw a curve: orange with circles, or blue with squares.
+
+        They mark the points that have a network, or every one.
+        """
         color = (ORANGE, BLUE)[number]
         shape = (self.draw.ellipse, self.draw.rectangle)[number]
         points = self.curves[number]["points"]
         places = [self.place(dot["step"], dot["mean"]) for dot in points]
         self.draw.line(places, fill=color, width=round(2.5 * BIG), joint="curve")
         for (x, y), dot in zip(places, points, strict=True):
-            if "network" in dot:
-                r = 5 * BIG
+            if every_dot or "network" in dot:
+                r = (4 if every_dot else 5) * BIG
                 corners = (x - r, y - r, x + r, y + r)
                 shape(corners, fill="white", outline=color, width=round(2.5 * BIG))
 

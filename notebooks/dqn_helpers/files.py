@@ -1,6 +1,5 @@
 """Files of a run, and MLflow."""
 
-import json
 import os
 import tempfile
 from pathlib import Path
