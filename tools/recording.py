@@ -147,15 +147,17 @@ def side_by_side(data):
     frames = []
     for frame in range(cart.MOST_FRAMES):
         picture, draw = cart.blank(840, 220)
-        for middle, title, (driving, states) in zip(
-            (212, 628), TITLES, games, strict=True
-        ):
+        for place, (driving, states) in enumerate(games):
+            middle = (212, 628)[place]
             cart.draw_cart(draw, states[frame], middle, floor=172, metre=80)
-            cart.write(draw, middle, 6, title, 20, anchor="ma")
-            text = f"after {driving[frame]['step']:,} steps of training"
-            cart.write(draw, middle, 194, text, 16, anchor="ma")
+            cart.write(draw, middle, 6, TITLES[place], 20, anchor="ma")
+            first, now = driving[0]["step"], driving[frame]["step"]
+            text = f"after {first:,} steps of training"
+            if now > first:
+                text = f"{now - first:,} steps of training later"
+            cart.write(draw, middle, 192, text, 16, anchor="ma")
         if PUSHED_AT <= frame < PUSHED_AT + 12:
-            cart.write(draw, 444, 120, "a push →", 18, cart.BLUE)
+            cart.write(draw, 444, 120, "a push →", 18)
         frames.append(picture.reduce(cart.BIG))
     return frames
 
