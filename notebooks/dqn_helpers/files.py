@@ -1,6 +1,5 @@
 """The files of a run, and MLflow."""
 
-import json
 import os
 import tempfile
 from dataclasses import asdict
