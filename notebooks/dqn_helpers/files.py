@@ -1,5 +1,6 @@
 """The files of a run, and MLflow."""
 
+import json
 import os
 import tempfile
 from dataclasses import asdict
