@@ -56,7 +56,7 @@ def table(header, rows):
 def shown(value):
     """Return a cell of a table as text."""
     if isinstance(value, float):
-        return f"{value:.2f}" if 0 < value < 1 else f"{value:.1f}"
+        return f"{value:.2f}" if abs(value) <= 1 else f"{value:.1f}"
     return str(value)
 
 

@@ -74,7 +74,7 @@ def metrics_of(result, held_out, share, device):
 
 
 def save_run(folder, result, metrics, pictures):
-    """Write the numbers, the curves and the pictures of a run; metrics.json last."""
+    """Write and print the numbers of a run, write its curves and its pictures."""
     rows = [(i, *pair) for i, pair in enumerate(result.durations, start=1)]
     write(folder / "durations.csv", csv(["episode", "steps", "duration"], rows))
     rows = [(e.step, e.mean, e.worst) for e in result.evaluations]
@@ -82,6 +82,8 @@ def save_run(folder, result, metrics, pictures):
     for name, picture in pictures.items():
         write(folder / name, picture.data)
     write(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
+    for name in ("solved", "first_pass_step", "share_of_passes", "greedy_mean"):
+        print(f"{name}: {metrics[name]}")
 
 
 # ----------------------------------------------------------------------- MLflow
