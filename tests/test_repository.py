@@ -68,8 +68,8 @@ def test_no_page_and_no_program_names_a_machine():
         assert found is None, (file.name, found)
 
 
-# The Makefile, with a program in the place of Python: it makes an environment, starts as
-# 3.11, and writes down what it is asked for.
+# Stands for Python: it makes an environment, says that it is 3.11, and writes down what
+# it is asked for.
 PYTHON = """#!/bin/sh
 case "$*" in
   *version_info*2*) echo 3.11 ;;
