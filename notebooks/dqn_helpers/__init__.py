@@ -15,6 +15,7 @@ from .figures import (
     plot_evaluations,
     plot_maps,
     plot_seeds,
+    states_of_map,
     table,
     verdict,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "preview",
     "results_folder",
     "save_run",
+    "states_of_map",
     "table",
     "verdict",
 ]
