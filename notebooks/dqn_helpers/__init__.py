@@ -27,7 +27,7 @@ from .files import (
     results_folder,
     save_run,
 )
-from .parameters import check_options, check_settings, check_task
+from .parameters import check_options, check_settings, check_task, without_notices
 
 __all__ = [
     "check_options",
@@ -55,4 +55,5 @@ __all__ = [
     "states_of_map",
     "table",
     "verdict",
+    "without_notices",
 ]
