@@ -3,8 +3,12 @@
 import json
 import os
 import tempfile
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
+
+from .figures import first_pass
 
 EXPERIMENT = "dqn-cartpole"
 
@@ -33,43 +37,53 @@ def csv(header, rows):
     return ("\n".join(lines) + "\n").encode()
 
 
-def metrics_of(record, held_out, share, versions):
-    """Return the numbers of a run, for metrics.json.
-
-    record: the run in plain numbers. held_out: the scores of its last weights on the
-    held-out starts. share: of passes, in the second half. versions: name → text.
-    """
-    evaluations, threshold = record["evaluations"], record["threshold"]
-    passes = [e for e in evaluations if e[1] >= threshold]
-    first = passes[0] if passes else [None] * 5
+def made_with(result):
+    """Return what made a run: its settings, and the names of its functions."""
+    names = ("targets", "remember", "loss_function", "env_id", "scale")
     return {
-        "seed": record["settings"]["SEED"],
-        # an evaluation has passed, and the last weights pass on the held-out starts
-        "solved": bool(passes) and fmean(held_out) >= threshold,
-        "first_pass_step": first[0],
-        "first_pass_seconds": first[3],  # of training
-        "share_of_passes": float(share),
-        "validation_area": fmean(mean for _, mean, *_ in evaluations),
-        "greedy_mean": fmean(held_out),
-        "greedy_min": float(min(held_out)),
-        "greedy_episodes": len(held_out),
-        "episodes": len(record["durations"]),  # of training
-        "env_steps": evaluations[-1][0],
-        "gradient_steps": record["updates"],
-        "train_seconds": record["seconds"],
-        **versions,
+        **asdict(result.settings),
+        **{name: getattr(result, name) for name in names},
     }
 
 
-def save_run(folder, record, metrics, pictures):
-    """Write the numbers, the curves and the pictures of a run; metrics.json last."""
-    rows = [(i, *pair) for i, pair in enumerate(record["durations"], start=1)]
+def metrics_of(result, held_out, share, device):
+    """Return the numbers of a run, for metrics.json.
+
+    held_out: the scores of its last weights on the held-out starts. share: of passes,
+    in the second half. device: where its networks live.
+    """
+    passed = first_pass(result.evaluations, result.threshold)
+    return {
+        "seed": result.settings.SEED,
+        # an evaluation has passed, and the last weights pass on the held-out starts
+        "solved": passed is not None and fmean(held_out) >= result.threshold,
+        "first_pass_step": passed.step if passed else None,
+        "first_pass_seconds": passed.seconds if passed else None,  # of training
+        "share_of_passes": float(share),
+        "validation_area": fmean(e.mean for e in result.evaluations),
+        "greedy_mean": fmean(held_out),
+        "greedy_min": float(min(held_out)),
+        "greedy_episodes": len(held_out),
+        "episodes": len(result.durations),  # of training
+        "env_steps": result.evaluations[-1].step,
+        "gradient_steps": len(result.losses),
+        "train_seconds": result.seconds,
+        "device": str(device),
+        **{f"{name}_version": version(name) for name in ("gym", "numpy", "torch")},
+    }
+
+
+def save_run(folder, result, metrics, pictures):
+    """Write and print the numbers of a run, write its curves and its pictures."""
+    rows = [(i, *pair) for i, pair in enumerate(result.durations, start=1)]
     write(folder / "durations.csv", csv(["episode", "steps", "duration"], rows))
-    rows = [evaluation[:3] for evaluation in record["evaluations"]]
+    rows = [(e.step, e.mean, e.worst) for e in result.evaluations]
     write(folder / "evaluations.csv", csv(["steps", "mean", "worst"], rows))
     for name, picture in pictures.items():
-        write(folder / name, picture)
+        write(folder / name, picture.data)
     write(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
+    for name in ("solved", "first_pass_step", "share_of_passes", "greedy_mean"):
+        print(f"{name}: {metrics[name]}")
 
 
 # ----------------------------------------------------------------------- MLflow
@@ -111,7 +125,7 @@ def address_of_workspace():
 
 
 def log_to_mlflow(runs, in_job):
-    """Send runs to MLflow; runs: agent → (record, metrics).
+    """Send runs to MLflow; runs: agent → (result, metrics).
 
     A job has one run, which gets the last agent. If sending fails, a job fails;
     elsewhere it is one line, and the lesson goes on.
@@ -128,17 +142,17 @@ def log_to_mlflow(runs, in_job):
         print(f"{message} {type(error).__name__}: {reason}")
 
 
-def log_run(agent, record, metrics, in_job):
+def log_run(agent, result, metrics, in_job):
     """Send the parameters, the numbers and the curve of one run."""
     import mlflow
     from mlflow.entities import Metric, Param, RunTag
 
     client = mlflow.MlflowClient()
-    name = f"{agent}, seed {record['settings']['SEED']}"
-    began = int(1_000 * record["began"])  # MLflow counts milliseconds
+    name = f"{agent}, seed {result.settings.SEED}"
+    began = int(1_000 * result.began)  # MLflow counts milliseconds
     curve = []
-    for step, mean, _, _, time in record["evaluations"]:
-        curve.append(Metric("validation_mean", mean, int(1_000 * time), step))
+    for e in result.evaluations:
+        curve.append(Metric("validation_mean", e.mean, int(1_000 * e.time), e.step))
     ended = curve[-1].timestamp
     if in_job:
         run_id = os.environ["MLFLOW_RUN_ID"]
@@ -148,7 +162,7 @@ def log_run(agent, record, metrics, in_job):
         run_id = run.info.run_id
 
     params, tags, numbers = [], [], []
-    for key, value in {**record["settings"], **record["made_with"]}.items():
+    for key, value in made_with(result).items():
         params.append(Param(key, str(value)))
     for key, value in metrics.items():
         if isinstance(value, str):  # versions and the device
