@@ -15,6 +15,7 @@ from .figures import (
     plot_evaluations,
     plot_maps,
     plot_seeds,
+    states_of_map,
     table,
     verdict,
 )
@@ -26,7 +27,7 @@ from .files import (
     results_folder,
     save_run,
 )
-from .parameters import check_options, check_settings, check_task
+from .parameters import check_options, check_settings, check_task, without_notices
 
 __all__ = [
     "check_options",
@@ -51,6 +52,8 @@ __all__ = [
     "preview",
     "results_folder",
     "save_run",
+    "states_of_map",
     "table",
     "verdict",
+    "without_notices",
 ]

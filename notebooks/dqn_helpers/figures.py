@@ -201,19 +201,33 @@ def plot_answers(leans, panels, threshold=475):
     return picture(figure, f"Action gap against the lean of the pole. {largest}")
 
 
-def plot_maps(maps):
+def states_of_map(position):
+    """Return the states of a map, (61, 61, 4): a cart at rest at a position.
+
+    The rows are angular velocities from −2 to 2, the columns angles from −0.2 to 0.2.
+    """
+    import numpy as np
+
+    angle, velocity = np.meshgrid(np.linspace(-0.2, 0.2, 61), np.linspace(-2, 2, 61))
+    zero = np.zeros_like(angle)
+    return np.stack([zero + position, zero, angle, velocity], axis=-1)
+
+
+def plot_maps(maps, lowest=10):
     """Return a picture of better Q-values over the pole's angle and its velocity.
 
-    maps: title → (Q-values (61, 61, 2), lowest value shown).
+    maps: title → Q-values (61, 61, 2). Values below `lowest` are left white where
+    there are higher ones.
     """
     figure = new_figure(8, 3.2)
     axes = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
     box = {"extent": (-0.2, 0.2, -2, 2), "origin": "lower"}
     texts = []
-    for ax, (title, (q, lowest)) in zip(axes, maps.items(), strict=True):
+    for ax, (title, q) in zip(axes, maps.items(), strict=True):
         best = q.max(axis=-1)
         texts.append(f"{title}: {best.min():.0f} to {best.max():.0f}")
-        best[best < lowest] = math.nan  # left white
+        if best.max() > lowest:
+            best[best < lowest] = math.nan
         shown = ax.imshow(best, aspect="auto", **box)
         ax.contour(q[..., 1] - q[..., 0], [0.0], colors="black", **box)
         ax.set(title=title, xticks=[-0.2, 0, 0.2], xlabel="angle (rad)")
