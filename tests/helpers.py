@@ -1,6 +1,7 @@
 """Helpers that several test files use."""
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from matplotlib.colors import to_hex
 from playwright.sync_api import sync_playwright
 
 from tools import load_definitions as loader
@@ -67,6 +69,56 @@ def check_outputs(notebook):
         assert not MACHINE_PATH.search(text_of(cell)), text_of(cell)
     for _, alt in pictures_of(notebook):
         assert len(alt.split()) >= 4
+
+
+def numbers(text):
+    """All numbers in a text."""
+    found = re.findall(r"-?\d[\d,]*\.?\d*", text)
+    return [float(number.rstrip(",.").replace(",", "")) for number in found]
+
+
+def table_of(markdown):
+    """The rows of a table by their first cell."""
+    _, _, *lines = markdown.strip().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    return {name: cells for name, *cells in rows}
+
+
+def made_up(*means, threshold=475, durations=(), **others):
+    """A run with evaluations at steps 100, 200, … of a budget of as many steps.
+
+    Training took a hundredth of a second a step until an evaluation, and an hour.
+    """
+    evaluations = []
+    for i, mean in enumerate(means, start=1):
+        seen = {"step": 100 * i, "mean": mean, "worst": mean - 10, "seconds": i}
+        evaluations.append(SimpleNamespace(**seen, time=1_000 + i, network=f"net {i}"))
+    ends = itertools.accumulate(durations)
+    run = {
+        "settings": SimpleNamespace(SEED=0, MAX_STEPS=100 * len(means)),
+        "threshold": threshold,
+        "durations": list(zip(ends, durations, strict=True)),
+        "evaluations": evaluations,
+        "losses": [0.0] * 7,
+        "seconds": 3_600.0,
+        "finished": True,
+    }
+    return SimpleNamespace(**{**run, **others})
+
+
+def points(run):
+    """The points of a run's learning curve."""
+    return [[e.step, e.mean] for e in run.evaluations]
+
+
+def curves(ax):
+    """Label → points and colour of the curves in a panel that have a label."""
+    found = {}
+    for line in ax.lines:
+        if not line.get_label().startswith("_"):
+            color = to_hex(line.get_color())
+            found[line.get_label()] = line.get_xydata().tolist(), color
+    return found
 
 
 def execute(command, cwd, drop=(), limit=280, **environment):
