@@ -42,11 +42,11 @@ def made_with(result):
     }
 
 
-def metrics_of(result, held_out, share, device):
+def metrics_of(result, held_out, share):
     """Return the numbers of a run, for metrics.json.
 
     held_out: the scores of its last weights on the held-out starts. share: of passes,
-    in the second half. device: where its networks live.
+    in the second half.
     """
     passed = first_pass(result.evaluations, result.threshold)
     return {
@@ -64,7 +64,7 @@ def metrics_of(result, held_out, share, device):
         "env_steps": result.evaluations[-1].step,
         "gradient_steps": len(result.losses),
         "train_seconds": result.seconds,
-        "device": str(device),
+        "device": str(result.policy_net.scale.device),
         **{f"{name}_version": version(name) for name in ("gym", "numpy", "torch")},
     }
 
