@@ -4,7 +4,10 @@ import contextlib
 import json
 import sys
 import threading
+from collections import namedtuple
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import mlflow
@@ -12,59 +15,76 @@ import pytest
 
 from dqn_helpers import files
 
-VERSIONS = {"device": "cpu", "numpy_version": "2.2.6"}
+
+@dataclass
+class Settings:
+    """Stands for the lesson's."""
+
+    SEED: int = 3
+    TAU: float = 0.02
 
 
-def record(means=(20.0, 480.0, 100.0)):
+Evaluation = namedtuple("Evaluation", "step mean worst seconds time")
+
+
+def run(means=(20.0, 480.0, 100.0, 500.0)):
     """A made-up run with these evaluations; it began at second 1,000."""
     rows = enumerate(means, start=1)
-    return {
-        "settings": {"SEED": 3, "TARGET_EPSILON": 0.3},
-        "made_with": {"targets": "n_step_targets", "scale": [2.4, 2.5]},
-        "threshold": 475,
-        "evaluations": [(250 * i, m, m - 5, i / 4, 1_000 + i) for i, m in rows],
-        "durations": [(12, 12), (40, 28)],
-        "updates": 7,
-        "seconds": 0.75,
-        "began": 1_000.0,
-    }
+    return SimpleNamespace(
+        settings=Settings(),
+        targets="td_targets",
+        remember="remember",
+        loss_function="mse_loss",
+        env_id="CartPole-v1",
+        scale=[2.4, 2.5],
+        threshold=475,
+        evaluations=[Evaluation(250 * i, m, m - 5, i / 4, 1_000 + i) for i, m in rows],
+        durations=[(12, 12), (40, 28)],
+        losses=[0.5] * 7,
+        seconds=0.75,
+        began=1_000.0,
+    )
 
 
-def metrics_of(run, held_out=(500, 490)):
+def metrics_of(result, held_out=(500, 490)):
     """The numbers of a run."""
-    return files.metrics_of(run, held_out, 0.5, VERSIONS)
+    return files.metrics_of(result, held_out, 0.5, "cpu")
 
 
 def test_the_numbers_of_a_run():
-    assert metrics_of(record()) == {
+    metrics = metrics_of(run())
+    for name in ("gym", "numpy", "torch"):
+        assert metrics.pop(f"{name}_version") == version(name)
+    assert metrics == {
         "seed": 3,
         "solved": True,
         "first_pass_step": 500,
         "first_pass_seconds": 0.5,
         "share_of_passes": 0.5,
-        "validation_area": 200.0,
+        "validation_area": 275.0,
         "greedy_mean": 495.0,
         "greedy_min": 490.0,
         "greedy_episodes": 2,
         "episodes": 2,
-        "env_steps": 750,
+        "env_steps": 1_000,
         "gradient_steps": 7,
         "train_seconds": 0.75,
-        **VERSIONS,
+        "device": "cpu",
     }
-    without_pass = metrics_of(record(means=[474.9]))
+    without_pass = metrics_of(run(means=[474.9]))
     assert without_pass["solved"] is False and without_pass["first_pass_step"] is None
-    assert metrics_of(record(), held_out=[474, 475])["solved"] is False
+    assert metrics_of(run(), held_out=[474, 475])["solved"] is False
 
 
-def test_the_files_of_a_run(tmp_path):
-    metrics = metrics_of(record())
-    files.save_run(tmp_path, record(), metrics, {"agent.png": b"picture"})
+def test_the_files_of_a_run(tmp_path, capsys):
+    metrics, picture = metrics_of(run()), SimpleNamespace(data=b"picture")
+    files.save_run(tmp_path, run(), metrics, {"curve.png": picture})
+    assert "first_pass_step: 500" in capsys.readouterr().out
     found = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
     assert json.loads(found.pop("metrics.json")) == metrics
-    curve = "250,20.0,15.0\n500,480.0,475.0\n750,100.0,95.0\n"
+    curve = "250,20.0,15.0\n500,480.0,475.0\n750,100.0,95.0\n1000,500.0,495.0\n"
     assert found == {
-        "agent.png": "picture",
+        "curve.png": "picture",
         "durations.csv": "episode,steps,duration\n1,12,12\n2,40,28\n",
         "evaluations.csv": "steps,mean,worst\n" + curve,
     }
@@ -89,12 +109,12 @@ def local(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
 
 
-def send(means=(20.0, 480.0, 100.0), in_job=False):
+def send(means=(20.0, 480.0), in_job=False):
     """Send three runs, as section 14 does; each is better than the one before."""
     runs = {}
     for i, agent in enumerate(["plain DQN", "careful target", "final agent"]):
-        run = record([mean + i for mean in means])
-        runs[agent] = run, metrics_of(run)
+        result = run([mean + i for mean in means])
+        runs[agent] = result, metrics_of(result)
     files.log_to_mlflow(runs, in_job)
 
 
@@ -108,18 +128,24 @@ def test_three_runs_with_their_own_names_times_and_numbers(local, capsys):
     for i, (name, line) in enumerate(zip(names, printed, strict=True)):
         info, data = runs[name].info, runs[name].data
         assert name in line
-        assert (info.start_time, info.end_time) == (1_000_000, 1_003_000)
+        assert (info.start_time, info.end_time) == (1_000_000, 1_002_000)
         assert info.status == "FINISHED"
         history = mlflow.MlflowClient().get_metric_history
         points = history(info.run_id, "validation_mean")
         assert [(point.step, point.value, point.timestamp) for point in points] == [
             (250, 20.0 + i, 1_001_000),
             (500, 480.0 + i, 1_002_000),
-            (750, 100.0 + i, 1_003_000),
         ]
-        settings = {"SEED": "3", "TARGET_EPSILON": "0.3", "scale": "[2.4, 2.5]"}
-        assert data.params == {**settings, "targets": "n_step_targets"}
-        assert (data.metrics["validation_area"], data.metrics["solved"]) == (200 + i, 1)
+        assert data.params == {
+            "SEED": "3",
+            "TAU": "0.02",
+            "targets": "td_targets",
+            "remember": "remember",
+            "loss_function": "mse_loss",
+            "env_id": "CartPole-v1",
+            "scale": "[2.4, 2.5]",
+        }
+        assert (data.metrics["validation_area"], data.metrics["solved"]) == (250 + i, 1)
         assert data.tags["device"] == "cpu"
 
 

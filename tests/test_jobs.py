@@ -71,13 +71,13 @@ def test_settings_are_compared_by_their_medians_over_seeds(local, capsys):
     """As azure/README.md shows it."""
     client = mlflow.MlflowClient()
     experiment = client.create_experiment("dqn-cartpole-sweep")
-    areas = {"5": [100.0, 490.0, 480.0], "10": [300.0, 310.0, 320.0]}
-    areas["1"] = [499.0, 20.0, 10.0]  # the best run, and the worst setting
-    for n_steps, values in areas.items():
+    areas = {"0.002": [100.0, 490.0, 480.0], "0.005": [300.0, 310.0, 320.0]}
+    areas["0.0005"] = [499.0, 20.0, 10.0]  # the best run, and the worst setting
+    for lr, values in areas.items():
         for area in values:
             run_id = client.create_run(experiment).info.run_id
-            client.log_param(run_id, "N_STEPS", n_steps)
-            client.log_param(run_id, "TARGET_EPSILON", "0.3")
+            client.log_param(run_id, "LR", lr)
+            client.log_param(run_id, "TAU", "0.02")
             client.log_metric(run_id, "validation_area", area)
     sweep = client.create_run(experiment).info.run_id  # may have those of its best
     client.log_metric(sweep, "validation_area", 500.0)
@@ -86,9 +86,9 @@ def test_settings_are_compared_by_their_medians_over_seeds(local, capsys):
     exec(code, {})
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
     assert rows == [
-        ["5", "0.3", "480.0", "100.0", "3"],
-        ["10", "0.3", "310.0", "300.0", "3"],
-        ["1", "0.3", "20.0", "10.0", "3"],
+        ["0.002", "0.02", "480.0", "100.0", "3"],
+        ["0.005", "0.02", "310.0", "300.0", "3"],
+        ["0.0005", "0.02", "20.0", "10.0", "3"],
     ]
 
 
@@ -140,7 +140,7 @@ def test_a_job_logs_parameters_numbers_and_curve_to_the_run_it_is_given(
     (run,) = client.search_runs(["0"])
     for name in ("validation_area", "greedy_mean", "env_steps", "solved"):
         assert run.data.metrics[name] == metrics[name]
-    settings = {"SEED": "3", "MAX_STEPS": "500", "targets": "n_step_targets"}
+    settings = {"SEED": "3", "MAX_STEPS": "500", "remember": "remember_mirrored"}
     assert settings.items() <= run.data.params.items()
     curve = client.get_metric_history(run_id, "validation_mean")
     assert [point.step for point in curve] == [250, 500]
@@ -160,5 +160,5 @@ def test_a_job_that_cannot_log_fails_with_one_line_and_has_all_files(tmp_path):
     assert "MLflow" in last and "Max retries" in last, last
     found = {path.name for path in (tmp_path / "outputs").iterdir()}
     names = "metrics.json evaluations.csv durations.csv model.pt executed.ipynb"
-    pictures = "agent.png collapse_and_cure.png learning_curve.png"
-    assert found == {*names.split(), *pictures.split()}
+    pictures = {"collapse_and_cure.png", "learning_curve.png"}
+    assert found == {*names.split(), *pictures}

@@ -17,11 +17,16 @@
     return network;
   };
 
-  const layer = (network, name, input) =>
-    network[name + ".bias"].map((bias, row) => {
-      const weights = network[name + ".weight"].subarray(row * input.length);
-      return input.reduce((sum, value, i) => sum + weights[i] * value, bias);
+  const layer = (network, name, input) => {
+    const weights = network[name + ".weight"];
+    return network[name + ".bias"].map((bias, row) => {
+      let sum = bias;
+      for (let i = 0; i < input.length; i += 1) {
+        sum += weights[row * input.length + i] * input[i];
+      }
+      return sum;
     });
+  };
   const relu = (values) => values.map((value) => Math.max(0, value));
 
   // The lesson's network: three layers, a ReLU after the first two. [left, right]
@@ -262,7 +267,6 @@
       wake();
     };
     const frame = (now) => {
-      if (!root.isConnected) return run(false);
       wake();
       const ended = game.ending;
       due = Math.max(due, now - 100); // what was hidden does not catch up
@@ -507,10 +511,12 @@
   }
   for (const root of document.querySelectorAll(".live-cart")) {
     if (root.cart || !root.dataset.cart) continue;
+    const still = root.innerHTML;
     try {
       start(root);
     } catch (error) {
-      console.error(error); // the other carts of the page start all the same
+      console.error(error); // this cart stays a picture, and the others start
+      root.innerHTML = still;
     }
   }
 })();

@@ -1,9 +1,5 @@
 """Checks of the parameters, so that a wrong one is found before training."""
 
-import contextlib
-import io
-import warnings
-
 ONE_TO_BILLION = (1, 1_000_000_000)
 RANGES = {  # the whole numbers; every other number is a fraction from 0 to 1
     "SEED": (0, 999_999_999),  # below the seeds of all starts
@@ -16,14 +12,6 @@ RANGES = {  # the whole numbers; every other number is a fraction from 0 to 1
 }
 TRACKING = ("none", False, "mlflow")  # YAML reads a bare `off` as False
 DEVICES = ("auto", "cpu", "cuda")
-
-
-@contextlib.contextmanager
-def without_notices():
-    """Drop what an import writes to stderr, and gym's warnings from then on."""
-    warnings.filterwarnings("ignore", module="gym")
-    with contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 def refuse(name, value, wanted):
