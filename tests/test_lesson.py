@@ -16,7 +16,7 @@ import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-import dqn_helpers
+from dqn_helpers import figures, files
 from tests.helpers import (
     MACHINE_PATH,
     add_helpers,
@@ -87,18 +87,21 @@ def test_what_the_lesson_teaches_stands_in_it_in_short_cells(committed, lesson):
                 names[node.name] += 1
     assert [name for name, count in names.items() if count > 1] == []
     for name in TAUGHT.split():
-        assert hasattr(lesson, name) and not hasattr(dqn_helpers, name), name
-        assert getattr(getattr(lesson, name), "__module__", "lesson") == "lesson", name
+        thing = getattr(lesson, name)
+        assert getattr(thing, "__module__", "lesson") == "lesson", name
 
 
 # The helpers beside it.
 
 BARE = """
-import sys
+import importlib, sys
+from pathlib import Path
 import IPython.display
 known = set(sys.modules)
 import dqn_helpers
-dqn_helpers.preview()._repr_mimebundle_()
+for path in Path("dqn_helpers").glob("*.py"):
+    importlib.import_module(f"dqn_helpers.{path.stem}")
+dqn_helpers.cart.preview()._repr_mimebundle_()
 new = {name.partition(".")[0] for name in set(sys.modules) - known}
 print(*sorted(new - {"dqn_helpers"} - set(sys.stdlib_module_names)))
 """
@@ -120,12 +123,12 @@ FIRST = next(cell["source"] for cell in loader.cells() if cell["cell_type"] == "
 def test_without_its_helpers_the_first_cell_says_where_it_looked(helpers, tmp_path):
     if helpers == "older":
         add_helpers(tmp_path)
-        with (tmp_path / "dqn_helpers" / "__init__.py").open("a") as file:
-            file.write("\ndel table\n")
+        with (tmp_path / "dqn_helpers" / "figures.py").open("a") as file:
+            file.write("\ndel verdict\n")
     done = execute([sys.executable, "-c", FIRST], tmp_path)
     last = done.text.strip().splitlines()[-1]
     assert done.code == 1 and last.startswith("ImportError") and str(tmp_path) in last
-    assert ("table" if helpers == "older" else "dqn_helpers") in last
+    assert ("verdict" if helpers == "older" else "dqn_helpers") in last
 
 
 def test_a_python_that_is_too_old_is_named(monkeypatch):
@@ -209,7 +212,7 @@ def test_the_files_are_of_the_final_agent(run, lesson, again):
     assert run.durations == numbered
     assert run.evaluations == [e[:3] for e in again.final.evaluations]
     net, made_with = lesson.load_agent(run.folder / "model.pt")
-    assert made_with == dqn_helpers.made_with(again.final)
+    assert made_with == files.made_with(again.final)
     for saved, weight in zip(
         net.parameters(), again.final.policy_net.parameters(), strict=True
     ):
@@ -291,7 +294,7 @@ def test_each_verdict_and_share_is_of_its_own_run(run, lesson, again):
         shares[name] = round(lesson.share_of_passes(result), 2)
         cell = cell_of(run.notebook, f"{name} = train(")
         line, _, share = cell.outputs[-1].text.partition("\n")[0].partition(" Share")
-        assert said(line) == said(dqn_helpers.verdict(result)), name
+        assert said(line) == said(figures.verdict(result)), name
         assert numbers(share) == [shares[name]] or name != "final"
     lines = text_of(cell_of(run.notebook, "collapse_and_cure = ")).splitlines()
     both = [shares["plain_run"], shares["careful_run"]]
