@@ -77,9 +77,9 @@ def numbers(text):
     return [float(number.rstrip(",.").replace(",", "")) for number in found]
 
 
-def table_of(markdown):
-    """The rows of a table by their first cell."""
-    _, _, *lines = markdown.strip().splitlines()
+def table_of(text):
+    """The rows of the table in a text, by their first cell."""
+    _, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     return {name: cells for name, *cells in rows}
 
@@ -139,8 +139,20 @@ def execute(command, cwd, drop=(), limit=280, **environment):
     return SimpleNamespace(code=result.returncode, text=result.stdout)
 
 
+def add_helpers(folder):
+    """Put a copy of the lesson's helpers into a folder."""
+    helpers = loader.NOTEBOOK.parent / "dqn_helpers"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(helpers, folder / helpers.name, ignore=ignored)
+
+
 def papermill(folder, parameters, **options):
-    """Execute the notebook in `folder`; return code, text and the executed file."""
+    """Execute the notebook in `folder`; return code, text and the executed file.
+
+    As in the repository, the helpers are in its folder `notebooks`.
+    """
+    (folder / "notebooks").mkdir()
+    add_helpers(folder / "notebooks")
     command = [*PAPERMILL, loader.NOTEBOOK, "executed.ipynb"]
     for name, value in parameters.items():
         command += ["-p", name, value]

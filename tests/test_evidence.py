@@ -241,7 +241,7 @@ def test_comparisons_show_what_each_agent_and_seed_did(lesson, cell, trained, pa
         "by_agent = train_all(",
         COMPARE_SEEDS=2,
         remember_final="its own",
-        plot_seeds=plot.append,
+        plot_curves=plot.append,
     )
     found = table_of(agents.shown[0].data)
     assert [row[0] for row in found.values()] == rows_of_runs(3)
@@ -389,16 +389,16 @@ def test_promised_and_received(lesson, cell, patch):
     assert len(starts) == 300 and not seen & set(starts)
 
 
-def test_the_maps_have_angles_along_and_velocities_up(cell, lesson):
-    """Of the careful network, in the middle and at the right end."""
-    run = made_up(0, policy_net=Says(1000.0, 100.0, 1.0, 10.0))
+def test_the_maps_are_of_the_careful_network(cell):
+    """In the middle and at the right end, beside an untrained one."""
+    run = made_up(0, policy_net=Says(1.0, 2.0, 3.0, 4.0))
     found = cell("untrained", careful_run=run, plot_maps=lambda maps: maps)
     untrained, middle, right = found.shown[-1].values()
-    angles, velocities = np.linspace(-0.2, 0.2, 61), np.linspace(-2, 2, 61)
-    for q, x in ((middle, 0.0), (right, 2.0)):
-        expected = 1000 * x + angles[None, :] + 10 * velocities[:, None]
-        assert np.allclose(q[..., 1] - q[..., 0], expected, atol=1e-3)
-    assert untrained.shape == (61, 61, 2) and abs(untrained).max() < 1
+    states = np.random.default_rng(0).normal(size=(3, 2, 4))
+    for values, _ in (middle, right):
+        assert np.allclose(values(states)[..., 1], 7 + states @ [1, 2, 3, 4], atol=1e-4)
+    assert [position for _, position in (untrained, middle, right)] == [0, 0, 2]
+    assert abs(untrained[0](np.zeros((9, 4)))).max() < 1
 
 
 # What is saved is what was trained.

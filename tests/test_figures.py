@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dqn_helpers import drawings, figures
+from dqn_helpers import drawings, figures, plots
 from tests.helpers import curves, made_up, numbers, points, table_of
 
 
@@ -21,12 +21,11 @@ def drawn(monkeypatch):
     def picture(figure, alt):
         return SimpleNamespace(figure=figure, axes=figure.axes, alt=alt)
 
-    monkeypatch.setattr(figures, "picture", picture)
+    monkeypatch.setattr(plots, "picture", picture)
     monkeypatch.setattr(drawings, "picture", picture)
 
 
-def test_a_picture_is_white_whatever_the_style_of_the_reader(monkeypatch):
-    monkeypatch.undo()
+def test_a_picture_is_white_whatever_the_style_of_the_reader():
     with matplotlib.rc_context({"axes.facecolor": "black", "lines.color": "white"}):
         figure = figures.new_figure(4, 3)
         figure.subplots().plot([1, 2])
@@ -59,7 +58,7 @@ def test_the_verdict_names_the_first_pass_and_what_came_after():
 def test_the_mean_of_the_last_100():
     durations = np.random.default_rng(0).integers(10, 60, 130).tolist()
     means = [np.mean(durations[max(0, n - 100) : n]) for n in range(1, 131)]
-    assert np.allclose(figures.mean_of_last_100(durations), means)
+    assert np.allclose(figures.running_mean(durations), means)
 
 
 # Curves.
@@ -67,7 +66,7 @@ def test_the_mean_of_the_last_100():
 
 def test_two_curves_are_told_apart_and_keep_their_names():
     runs = {"one": made_up(9, 500, 30), "other": made_up(9, 400, 500)}
-    shown = figures.plot_evaluations(runs)
+    shown = plots.plot_curves(runs)
     (ax,) = shown.axes
     found = curves(ax)
     assert {name: line[0] for name, line in found.items()} == {
@@ -87,7 +86,7 @@ def test_seeds_have_a_panel_for_each_agent_and_a_line_for_each_run():
         "careful": [made_up(5, 6, threshold=123)],
         "one more": [made_up(13, 14), made_up(15, 16)],
     }
-    axes = figures.plot_seeds(by_agent).axes
+    axes = plots.plot_curves(by_agent).axes
     assert [ax.get_title() for ax in axes] == list(by_agent)
     colors = []
     for ax, runs in zip(axes, by_agent.values(), strict=True):
@@ -105,7 +104,7 @@ def test_seeds_have_a_panel_for_each_agent_and_a_line_for_each_run():
 def test_endings_are_counted():
     """Cart left, cart right, pole (both ways), clock; the cart may fall as well."""
     states = [[-2.5, 0, 0, 0], [2.5, 0, 0.3, 0], [2.3, 9, 0.22, 0], [0, 9, -0.22, 9]]
-    assert figures.endings([*states, [2.3, 9, 0.2, 9]]) == [1, 1, 2, 1]
+    assert plots.endings([*states, [2.3, 9, 0.2, 9]]) == [1, 1, 2, 1]
 
 
 def test_a_bar_shows_how_the_games_of_an_evaluation_end():
@@ -115,7 +114,7 @@ def test_a_bar_shows_how_the_games_of_an_evaluation_end():
     for step, ends in ((100, games[0]), (200, games[1])):
         states = [[x, 0, angle, 0] for x, angle in ends]
         evaluations.append(SimpleNamespace(step=step, last_states=states))
-    (ax,) = figures.plot_endings(evaluations).axes
+    (ax,) = plots.plot_endings(evaluations).axes
     kinds = [[bar.get_height() for bar in bars] for bars in ax.containers]
     assert kinds == [[1, 3], [2, 0], [0, 1], [1, 0]]
     for i, step in enumerate((100, 200)):
@@ -138,7 +137,7 @@ def test_answers_of_passing_and_failing_networks_look_different():
     for name, lines in gaps.items():
         means = [500.0 if passes else 474.0 for passes in passing[name]]
         panels[name] = lines, made_up(*means).evaluations
-    axes = figures.plot_answers(leans, panels).axes
+    axes = plots.plot_answers(leans, panels).axes
     assert [ax.get_title() for ax in axes] == list(panels)
     assert axes[0].get_ylim() == axes[1].get_ylim(), "the same axis"
     for ax, name in zip(axes, panels, strict=True):
@@ -159,23 +158,32 @@ def test_answers_of_passing_and_failing_networks_look_different():
 
 
 def test_a_map_has_angles_along_velocities_up_and_a_line_where_the_push_changes():
-    angle, velocity = np.meshgrid(np.linspace(-0.2, 0.2, 61), np.linspace(-2, 2, 61))
-    low = np.full_like(angle, 3.0)
-    one = np.stack([low, 3 + 10 * (angle - 0.1)], axis=-1)  # changes at angle 0.1
-    two = np.stack([low, 3 + velocity + 1], axis=-1)  # at velocity -1
-    maps = {"one": (one, -np.inf), "two": (two, 4.0)}
-    axes = figures.plot_maps(maps).axes
+    def changes_at_an_angle(states):
+        """Where it is 0.1; the values say where the cart is, too."""
+        right = 3 + 10 * (states[..., 2] - 0.1)
+        return np.stack([np.full_like(right, 3.0), right], axis=-1) + states[..., :1]
+
+    def changes_at_a_velocity(states):
+        right = 12 + states[..., 3] + 1  # where it is -1
+        return np.stack([np.full_like(right, 9.0), right - 3], axis=-1)
+
+    maps = {"angle": (changes_at_an_angle, 2.0), "turn": (changes_at_a_velocity, 0.0)}
+    axes = plots.plot_maps(maps).axes
     panels = [ax for ax in axes if ax.get_title()]
     assert [ax.get_title() for ax in panels] == list(maps)
-    for ax, (q, lowest) in zip(panels, maps.values(), strict=True):
+    for ax in panels:
         (image,) = ax.images
-        best = q.max(axis=-1)
-        shown = image.get_array().filled(np.nan)
-        assert np.array_equal(shown, np.where(best < lowest, np.nan, best), True)
         assert tuple(image.get_extent()) == (-0.2, 0.2, -2, 2)
-        assert image.origin == "lower"
+        assert image.origin == "lower" and image.get_array().shape == (61, 61)
         assert "velocity" not in ax.get_xlabel() and "angle" in ax.get_xlabel()
     assert "velocity" in panels[0].get_ylabel()
+    one, two = [ax.images[0].get_array().filled(np.nan) for ax in panels]
+    angles, velocities = np.linspace(-0.2, 0.2, 61), np.linspace(-2, 2, 61)
+    better = np.maximum(3, 3 + 10 * (angles - 0.1)) + 2
+    assert np.allclose(one, better), "nothing is above 10, so all is shown"
+    better = np.maximum(9, 10 + velocities)
+    assert np.allclose(two[better >= 10].T, better[better >= 10])
+    assert np.isnan(two[better < 10]).all(), "left white"
     first, second = [ax.collections[0].get_paths()[0].vertices for ax in panels]
     assert np.allclose(first[:, 0], 0.1, atol=0.01)
     assert np.allclose(second[:, 1], -1, atol=0.1)
