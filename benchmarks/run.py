@@ -27,7 +27,8 @@ from .rows import HERE, KEPT, RESULTS
 np.float_ = np.float64  # gym's Acrobot uses this old name, which NumPy 2 has dropped
 SAVED = RESULTS / "runs.jsonl"
 NETWORKS = RESULTS / "networks"  # not tracked
-MOMENTS = (6_000, 8_000, 10_000)  # steps at which the networks are kept
+MOMENTS = (6_000, 8_000, 10_000)  # steps of the exchange, see exchange.py
+BEFORE = 250  # the networks of the evaluations before them are kept, too
 CODE = ("cartpole.py", "measure.py", "agents.py")
 NOT_FOLLOWED = {"Settings", "settings", "device"}  # the values of settings are hashed
 
@@ -70,7 +71,7 @@ def keep_networks(row, seed, result):
     NETWORKS.mkdir(exist_ok=True)
     found = {}
     for one in result.evaluations:
-        if one.step in MOMENTS:
+        if one.step in MOMENTS or one.step + BEFORE in MOMENTS:
             found[one.step] = one.network.state_dict()
     torch.save(found, NETWORKS / f"{made_by(row)}-{seed}.pt")
 
