@@ -169,10 +169,10 @@ def reached(roots, places):
     return found
 
 
-def own_places():
-    """Return the definitions of the files that make a run."""
+def own_places(files=CODE):
+    """Return the definitions of files of this folder."""
     places = {}
-    for file in CODE:
+    for file in files:
         places |= definitions((HERE / file).read_text(encoding="utf-8"))
     return places
 
@@ -183,32 +183,44 @@ def lesson_places(path=NOTEBOOK):
     return definitions("\n".join(sources))
 
 
-def parts_of(row, path=NOTEBOOK):
-    """Return the names that a row needs: of these files, of the notebook."""
-    mine = own_places()
-    own = reached({AGENTS[row.agent].__name__, "lesson", "measured"}, mine)
-    roots = {row.targets, row.remember}
+def names_needed(roots, files=CODE, path=NOTEBOOK):
+    """Return the names that some names need: of these files, of the notebook."""
+    places = own_places(files)
+    own, from_lesson = reached(roots, places), set(roots)
     for name in own:
-        for statement in mine[name]:
-            roots |= names_from_lesson(statement)
-    return own, reached(roots, lesson_places(path))
+        for statement in places[name]:
+            from_lesson |= names_from_lesson(statement)
+    return own, reached(from_lesson, lesson_places(path))
 
 
-def made_by(row, path=NOTEBOOK):
-    """Return the hash of all that makes the runs of a row: twelve digits."""
-    own, others = parts_of(row, path)
+def hash_of(roots, what, files=CODE, path=NOTEBOOK):
+    """Return the hash of what some names need and of some data: twelve digits."""
     texts = set()
-    for names, places in ((own, own_places()), (others, lesson_places(path))):
+    own, from_lesson = names_needed(roots, files, path)
+    for names, places in ((own, own_places(files)), (from_lesson, lesson_places(path))):
         for name in names:
             for statement in places[name]:
                 texts.add(str(outline(Bare().visit(statement))))
+    text = json.dumps([sorted(texts), what], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def roots_of(row):
+    """Return the names with which the hash of a row's runs begins."""
+    agent = AGENTS[row.agent].__name__
+    return {"measured", "lesson", agent, row.targets, row.remember}
+
+
+def made_by(row, path=NOTEBOOK):
+    """Return the hash of all that makes the runs of a row."""
     what = asdict(row)
     for name in ("label", "seeds"):
         del what[name]
+    roots = roots_of(row)
+    own, _ = names_needed(roots, path=path)
     if "settings_of" in own:
         what["settings"] = asdict(settings_of(lesson(), row, seed=0))
-    text = json.dumps([sorted(texts), what], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hash_of(roots, what, path=path)
 
 
 # What is saved.
