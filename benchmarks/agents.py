@@ -29,14 +29,14 @@ def settings_of(lesson, row, seed):
     return replace(lesson.settings, SEED=seed, **row.settings, **steps)
 
 
-def train_with(lesson, row, seed, targets):
-    """Train the lesson's agent with some targets; a run that diverges ends early."""
+def train_with(lesson, row, seed, targets, remember):
+    """Train the lesson's agent with some functions; a run that diverges ends early."""
     results = []
     with contextlib.suppress(FloatingPointError):
         lesson.train(
             settings_of(lesson, row, seed),
             targets,
-            getattr(lesson, row.remember),
+            remember,
             loss_function=getattr(F, row.loss),
             env_id=row.env_id,
             scale=row.scale,
@@ -47,7 +47,45 @@ def train_with(lesson, row, seed, targets):
 
 def lesson_agent(lesson, row, seed):
     """Train the lesson's agent."""
-    return train_with(lesson, row, seed, getattr(lesson, row.targets))
+    functions = getattr(lesson, row.targets), getattr(lesson, row.remember)
+    return train_with(lesson, row, seed, *functions)
+
+
+def n_step_agent(lesson, row, seed):
+    """Train with n-step returns: a window of n steps is remembered as one step."""
+    n, inner = row.options["n"], getattr(lesson, row.targets)
+    remember_one = getattr(lesson, row.remember)
+
+    def remember_windows(memory, episode, settings):
+        for size in complete_windows(episode, n):
+            window = joined(episode[-size:], settings.GAMMA)
+            remember_one(memory, [window], settings)
+
+    def n_step_targets(batch, policy_net, target_net, settings):
+        ahead = replace(settings, GAMMA=settings.GAMMA**n)
+        return inner(batch, policy_net, target_net, ahead)
+
+    return train_with(lesson, row, seed, n_step_targets, remember_windows)
+
+
+def complete_windows(episode, n):
+    """Return the lengths of the windows that the latest step of an episode completes.
+
+    Nothing follows a terminal step: windows that are shorter are complete, too.
+    """
+    lengths = [n] if len(episode) >= n else []
+    if episode[-1].terminated:
+        lengths += range(min(n - 1, len(episode)), 0, -1)
+    return lengths
+
+
+def joined(steps, gamma):
+    """Return several steps as one: from the first state to the last next state."""
+    reward = sum(gamma**i * step.reward for i, step in enumerate(steps))
+    last = steps[-1]
+    return steps[0]._replace(
+        reward=reward, next_state=last.next_state, terminated=last.terminated
+    )
 
 
 def double_dqn(lesson, row, seed):
@@ -60,7 +98,8 @@ def double_dqn(lesson, row, seed):
             future = next_value * ~batch.terminated
             return batch.reward + settings.GAMMA * future
 
-    return train_with(lesson, row, seed, double_targets)
+    remember = getattr(lesson, row.remember)
+    return train_with(lesson, row, seed, double_targets, remember)
 
 
 class Watch:
@@ -70,7 +109,7 @@ class Watch:
         self.lesson = lesson
         self.row = row
         self.result = SimpleNamespace(
-            made_with={"env_id": row.env_id},
+            env_id=row.env_id,
             threshold=lesson.make_env(row.env_id).spec.reward_threshold,
             policy_net=network,
             evaluations=[],
@@ -326,6 +365,7 @@ def sbx(lesson, row, seed):
 
 AGENTS = {
     "lesson": lesson_agent,
+    "n_step": n_step_agent,
     "double": double_dqn,
     "rule": rule_by_hand,
     "tutorial": tutorial,

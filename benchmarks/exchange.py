@@ -3,8 +3,7 @@
 A network acts by its gap, Q(right) − Q(left). Its answer to the pole is the gap at the
 same lean with the cart at rest in the middle. Here networks get the answer of another
 one in the place of their own, and then play the held-out starts. Counted are the
-seeds and moments of training at which plain DQN's network fails and that of the careful
-agent with the mirror passes.
+seeds and moments of training at which plain DQN's network fails and the final agent's passes.
 """
 
 import json
@@ -14,7 +13,7 @@ import numpy as np
 from . import run
 from .cartpole import moved
 from .measure import LEANS, gap, lesson
-from .rows import FINAL, MIRROR, PLAIN, RESULTS, TWENTY
+from .rows import FINAL, PLAIN, RESULTS, TWENTY
 
 SAVED = RESULTS / "exchange.jsonl"
 EXACT = RESULTS / "exact.json"
@@ -63,36 +62,32 @@ def score(lesson, gap):
     return float(scores.mean())
 
 
-def treatments(plain, before, other, mirror, final):
+def treatments(plain, before, other, final):
     """Return all gaps that are tried, by name; all arguments are gaps.
 
     before: plain DQN's, one evaluation earlier. other: that of another failing network.
     """
     tried = {
         "plain": plain,
-        "plain, mirror's pole": exchanged(plain, "pole", answer("pole", mirror)),
         "plain, final's pole": exchanged(plain, "pole", answer("pole", final)),
         "plain, other's pole": exchanged(plain, "pole", answer("pole", other)),
-        "plain, mirror's cart": exchanged(plain, "cart", answer("cart", mirror)),
-        "plain, mirror's place": exchanged(plain, "place", answer("place", mirror)),
+        "plain, final's cart": exchanged(plain, "cart", answer("cart", final)),
+        "plain, final's place": exchanged(plain, "place", answer("place", final)),
         "plain + 50 θ": added(plain, 50, 0),
         "plain + 50 θ + 15 θ̇": added(plain, 50, 15),
         "plain + 5 θ + 1.5 θ̇": added(plain, 5, 1.5),
-        "mirror": mirror,
-        "mirror, plain's pole": exchanged(mirror, "pole", answer("pole", plain)),
-        "mirror, plain's cart": exchanged(mirror, "cart", answer("cart", plain)),
-        "mirror, plain's place": exchanged(mirror, "place", answer("place", plain)),
-        "mirror's pole alone": answer("pole", mirror),
         "final": final,
         "final, plain's pole": exchanged(final, "pole", answer("pole", plain)),
         "final, plain's cart": exchanged(final, "cart", answer("cart", plain)),
+        "final, plain's place": exchanged(final, "place", answer("place", plain)),
+        "final's pole alone": answer("pole", final),
     }
     for size in (0.1, 0.02):
-        new = answer("pole", mirror, size)
-        tried[f"plain, mirror's pole × {size}"] = exchanged(plain, "pole", new)
+        new = answer("pole", final, size)
+        tried[f"plain, final's pole × {size}"] = exchanged(plain, "pole", new)
     for size in (1.0, 0.2, 0.02):
-        name = f"mirror × {size}, disturbed"
-        tried[name] = disturbed(mirror, size, plain, before)
+        name = f"final × {size}, disturbed"
+        tried[name] = disturbed(final, size, plain, before)
     return tried
 
 
@@ -113,8 +108,8 @@ def exchange(lesson, seeds):
     failing = failing_plain(lesson, seeds)
     cases = list(failing)
     for place, (seed, step) in enumerate(cases):
-        mirror = gap_of(lesson, run.networks(MIRROR, seed)[step])
-        if score(lesson, mirror) < 475:
+        final = gap_of(lesson, run.networks(FINAL, seed)[step])
+        if score(lesson, final) < 475:
             continue
         following = cases[place + 1 :] + cases[:place]
         other = next(case for case in following if case[0] != seed)
@@ -122,8 +117,7 @@ def exchange(lesson, seeds):
             failing[seed, step],
             gap_of(lesson, run.networks(PLAIN, seed)[step - run.BEFORE]),
             failing[other],
-            mirror,
-            gap_of(lesson, run.networks(FINAL, seed)[step]),
+            final,
         )
         scores = {name: round(score(lesson, gap), 2) for name, gap in tried.items()}
         yield {"seed": seed, "step": step, "scores": scores}
@@ -159,7 +153,7 @@ def exact_slope(episodes=10_000, steps=300, gamma=0.99):
 
 def made_by(function):
     """Return the hash of all that makes the results of a function of this file."""
-    rows = [run.made_by(row) for row in (PLAIN, MIRROR, FINAL)]
+    rows = [run.made_by(row) for row in (PLAIN, FINAL)]
     return run.hash_of({function.__name__, "lesson"}, rows, (*run.CODE, "exchange.py"))
 
 
