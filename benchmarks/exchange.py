@@ -2,8 +2,8 @@
 
 A network acts by its gap, Q(right) − Q(left). Its answer to the pole is the gap at the
 same lean with the cart at rest in the middle. Here networks get the answer of another
-one in the place of their own, and then play the held-out starts. Counted are the
-seeds and moments of training at which plain DQN's network fails and the final agent's passes.
+one in the place of their own, and then play the held-out starts. Counted are the seeds
+and moments of training at which plain DQN's network fails and the final agent's passes.
 """
 
 import json
