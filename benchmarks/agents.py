@@ -89,17 +89,17 @@ def joined(steps, gamma):
 
 
 def double_dqn(lesson, row, seed):
-    """Train with targets of which the policy network chooses the action."""
-
-    def double_targets(batch, policy_net, target_net, settings):
-        with torch.no_grad():
-            chosen = policy_net(batch.next_state).argmax(dim=1, keepdim=True)
-            next_value = target_net(batch.next_state).gather(1, chosen).squeeze(1)
-            future = next_value * ~batch.terminated
-            return batch.reward + settings.GAMMA * future
-
+    """Train with the targets of Double DQN."""
     remember = getattr(lesson, row.remember)
     return train_with(lesson, row, seed, double_targets, remember)
+
+
+def double_targets(batch, policy_net, target_net, settings):
+    """Let the policy network choose and the target network value (van Hasselt)."""
+    with torch.no_grad():
+        chosen = policy_net(batch.next_state).argmax(dim=1, keepdim=True)
+        next_value = target_net(batch.next_state).gather(1, chosen).squeeze(1)
+        return batch.reward + settings.GAMMA * next_value * ~batch.terminated
 
 
 class Watch:

@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
-from . import run
+from . import exchange, report, run
 from .rows import RESULTS, TABLES, all_rows, shortened
 
 ONE_THREAD = {
@@ -84,12 +84,19 @@ def chosen(arguments):
 
 
 def main():
-    """Measure what is missing."""
+    """Measure what is missing, then write the report."""
     arguments = arguments_of()
     if arguments.quick and arguments.saved == run.SAVED:
         arguments.saved = RESULTS / "quick.jsonl"
-    jobs = missing(chosen(arguments), run.load(arguments.saved))
-    return 1 if work_through(jobs, arguments.saved, arguments.jobs) else 0
+    rows = chosen(arguments)
+    jobs = missing(rows, run.load(arguments.saved))
+    failed = work_through(jobs, arguments.saved, arguments.jobs)
+    if arguments.quick:
+        print(report.quick_look(arguments.saved))
+    elif rows == list(all_rows().values()):
+        exchange.go_on()
+        print(report.write())
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

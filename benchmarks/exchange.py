@@ -164,8 +164,10 @@ def load(path=SAVED):
     return [one for one in found if one["code"] == made_by(exchange)]
 
 
-def main():
-    """Exchange answers, and save what came of it."""
+def go_on():
+    """Exchange answers unless today's code has done so, and save what came of it."""
+    if load():
+        return
     made = {"code": made_by(exchange), "commit": run.commit()}
     with SAVED.open("w", encoding="utf-8") as file:
         for one in exchange(lesson(), TWENTY):
@@ -177,4 +179,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    go_on()

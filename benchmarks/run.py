@@ -241,6 +241,18 @@ def valid(runs, row):
     return [run for run in mine if run["code"] == made_by(row)]
 
 
+def not_counted(runs, row):
+    """Return a sentence if saved runs of a row are of other code, else nothing."""
+    saved = [seed for seed in row.seeds if (row.label, seed) in runs]
+    others = len(saved) - len(valid(runs, row))
+    if others == 0:
+        return []
+    return [
+        f"{row.label}: {others} saved runs are of other code and do not count; "
+        "make bench-full measures them again."
+    ]
+
+
 def add(run, path=SAVED):
     """Save one more run."""
     with path.open("a", encoding="utf-8") as file:
