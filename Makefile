@@ -11,14 +11,14 @@ MADE_WITH := $(shell .venv/bin/python -c \
     'import sys; print(sys._base_executable)' 2> /dev/null)
 PYTHON ?= $(or $(MADE_WITH),python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-PARAMETERS ?=
-LAB ?=
 # Programs are started by `python -m`, which still works when the folder is renamed.
 RUN := .venv/bin/python -m
 BENCH := .venv-bench/bin/python -m
-# The lock has the version of each package, of what it needs and of what builds it.
-LOCKED := -c constraints.txt --build-constraint constraints.txt
-OVERLAY := $(RUN) pip install --quiet --no-deps --build-constraint constraints.txt
+# The locks have the version of each package, of what it needs and of what builds it.
+INSTALL := pip install --build-constraint constraints.txt
+OVERLAY := $(RUN) $(INSTALL) --quiet --no-deps --target
+LOCK := $(RUN) uv pip compile --quiet --universal --python-version 3.10 \
+    --custom-compile-command "make lock" $(UV_OPTIONS) --output-file
 NOTEBOOK := notebooks/dqn_cartpole.ipynb
 EXECUTED := outputs/dqn_cartpole.ipynb
 PAGE := outputs/dqn_cartpole.html
@@ -30,7 +30,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help lab run html test test-full notebook format lint browser has-browser
+.PHONY: help lab run test test-full notebook format lint browser has-browser
 .PHONY: bench bench-full lock clean again
 
 help:  ## list these targets
@@ -38,19 +38,15 @@ help:  ## list these targets
 	@echo "PYTHON=python3.12, PARAMETERS=\"-p SEED 7\" and LAB=\"--no-browser\"."
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
-lab: .venv/lab.stamp  ## open the notebook in JupyterLab
+lab: .venv/lab.stamp notebooks/my_copy.ipynb  ## open your copy of the notebook
 	$(RUN) jupyterlab --ServerApp.root_dir=notebooks \
-	    --LabApp.default_url=/lab/tree/dqn_cartpole.ipynb $(LAB)
+	    --LabApp.default_url=/lab/tree/my_copy.ipynb $(LAB)
 
 run: .venv/run.stamp  ## execute the notebook without a window; results in outputs/
 	mkdir -p outputs
 	$(RUN) papermill -k python3 $(NOTEBOOK) $(EXECUTED) $(PARAMETERS)
 	$(RUN) tools.export_html $(EXECUTED) $(PAGE)
 	@echo "Done. Read $(PAGE); its section 5 names the folder of the numbers."
-
-html: .venv/run.stamp  ## export the notebook as it is as a page, without running it
-	mkdir -p outputs
-	$(RUN) tools.export_html $(NOTEBOOK) outputs/not_run.html
 
 test: lint  ## check style, and run all tests that take minutes
 	$(PYTEST) -m "not full"
@@ -87,19 +83,19 @@ bench-full: .venv-bench/run.stamp  ## measure all of benchmarks/README.md, in ho
 
 lock: .venv/python-$(VERSION)  ## write both locks (UV_OPTIONS=--upgrade: newest)
 	$(RUN) pip install --quiet uv -c constraints.txt
-	$(RUN) uv pip compile --quiet --universal --python-version 3.10 \
-	    --custom-compile-command "make lock" $(UV_OPTIONS) \
-	    --output-file constraints.txt requirements-dev.txt
-	$(RUN) uv pip compile --quiet --universal --python-version 3.10 \
-	    --custom-compile-command "make lock" $(UV_OPTIONS) -c constraints.txt \
-	    --output-file benchmarks/constraints.txt benchmarks/requirements.txt
+	$(LOCK) constraints.txt requirements-dev.txt
+	$(LOCK) benchmarks/constraints.txt benchmarks/requirements.txt -c constraints.txt
 
-clean:  ## remove environments, caches and all results
+clean:  ## remove environments, caches and all results, but not your copy
 	if [ -e .venv/by-make ]; then rm -rf .venv; fi
 	rm -rf .venv-bench .overlays .pytest_cache .ruff_cache
-	rm -rf outputs executed.ipynb .ipynb_checkpoints .virtual_documents
-	rm -rf notebooks/outputs notebooks/.ipynb_checkpoints notebooks/.virtual_documents
-	find benchmarks tests tools -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf outputs notebooks/outputs executed.ipynb notebooks/*.nbconvert.ipynb
+	for name in .ipynb_checkpoints .virtual_documents __pycache__; do \
+	    find . -name $$name -not -path "./.venv/*" -prune -exec rm -rf {} +; done
+
+# What a reader changes is in a file of their own, which git does not see.
+notebooks/my_copy.ipynb:
+	cp $(NOTEBOOK) $@
 
 # No environment yet, or one with another Python, or one whose Python has gone. The mark
 # comes before what can fail and stays, so that the next try knows the environment.
@@ -117,28 +113,27 @@ clean:  ## remove environments, caches and all results
 	$(RUN) pip install --quiet pip -c constraints.txt
 	touch $@
 
-.venv/run.stamp: .venv/python-$(VERSION) requirements.txt constraints.txt
-	$(RUN) pip install -r requirements.txt $(LOCKED)
+.venv/run.stamp: .venv/python-$(VERSION) requirements-lesson.txt constraints.txt
+	$(RUN) $(INSTALL) -r requirements-lesson.txt -c constraints.txt
 	touch $@
 
 .venv/lab.stamp: .venv/run.stamp
-	$(RUN) pip install jupyterlab $(LOCKED)
+	$(RUN) $(INSTALL) jupyterlab -c constraints.txt
 	touch $@
 
 # The tests try other versions of some packages, each in a folder of its own. NumPy 1.26
 # has no wheel for Python 3.13.
-.venv/test.stamp: .venv/run.stamp requirements-dev.txt
-	$(RUN) pip install -r requirements-dev.txt $(LOCKED)
+.venv/test.stamp: .venv/run.stamp requirements.txt requirements-dev.txt
+	$(RUN) $(INSTALL) -r requirements-dev.txt -c constraints.txt
 	rm -rf .overlays
-	$(OVERLAY) --target .overlays/gym-0.25.0 gym==0.25.0
+	$(OVERLAY) .overlays/gym-0.25.0 gym==0.25.0
 	case $(VERSION) in 3.10|3.11|3.12) \
-	    $(OVERLAY) --target .overlays/numpy-1.26 numpy==1.26.4;; esac
+	    $(OVERLAY) .overlays/numpy-1.26 numpy==1.26.4;; esac
 	touch $@
 
-.venv-bench/run.stamp: .venv/python-$(VERSION) benchmarks/requirements.txt \
-    benchmarks/constraints.txt requirements.txt
+.venv-bench/run.stamp: .venv/python-$(VERSION) requirements-lesson.txt \
+    benchmarks/requirements.txt benchmarks/constraints.txt
 	$(PYTHON) -m venv --clear .venv-bench
 	$(BENCH) pip install --quiet pip -c benchmarks/constraints.txt
-	$(BENCH) pip install -r benchmarks/requirements.txt -c benchmarks/constraints.txt \
-	    --build-constraint benchmarks/constraints.txt
+	$(BENCH) $(INSTALL) -r benchmarks/requirements.txt -c benchmarks/constraints.txt
 	touch $@

@@ -3,7 +3,6 @@
 python -m tools.export_html NOTEBOOK PAGE
 """
 
-import ast
 import copy
 import html
 import re
@@ -16,6 +15,8 @@ from latex2mathml.converter import convert
 from nbconvert.exporters import html as exporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer
 
+from notebooks.dqn_helpers import cart
+
 STYLE = Path(__file__).with_name("page.css")
 
 # nbconvert's dark theme sets variables only, so it may follow the light one.
@@ -25,7 +26,7 @@ DARK = "@media screen and (prefers-color-scheme: dark) {{\n{}\n}}"
 # A table that is wider than the window scrolls, also by the keyboard.
 SCROLLS = {"class": "table", "tabindex": "0", "role": "group", "aria-label": "Table"}
 
-# What `live_cart` of the notebook writes: <script data-live-cart>.
+# The live cart writes <script data-live-cart>.
 CART_MARK = {"data-live-cart": ""}
 
 # HTML needs no namespace, and with it nbconvert spoils the formulas in headings.
@@ -34,6 +35,9 @@ NAMESPACE = ' xmlns="http://www.w3.org/1998/Math/MathML"'
 # What latex2mathml writes less well than it could: the size of a prime, and the
 # place of what stands below a maximum.
 PRIME = re.compile(r"<msup>(<mi>[^<]*</mi>)<mi>&#x02032;</mi></msup>")
+PRIME_BELOW = re.compile(
+    r"<msubsup>(<mi>[^<]*</mi>)(<mi>[^<]*</mi>)<mi>&#x02032;</mi></msubsup>"
+)
 BELOW = re.compile(r"<msub>(<mo)>(\w+</mo><m.*?)</msub>")
 
 
@@ -41,6 +45,7 @@ def mathml(formula, display):
     """Return a LaTeX formula as MathML, which browsers draw and screen readers read."""
     code = convert(formula, display=display).replace(NAMESPACE, "")
     code = PRIME.sub(r"<mrow>\1<mo>&#x02032;</mo></mrow>", code)
+    code = PRIME_BELOW.sub(r"<msub><mrow>\1<mo>&#x02032;</mo></mrow>\2</msub>", code)
     code = BELOW.sub(r'<munder>\1 movablelimits="true">\2</munder>', code)
     attributes = f'alttext="{html.escape(formula)}"'
     if display == "block":
@@ -89,31 +94,21 @@ def contents(soup):
     return navigation
 
 
-def fold(soup, cells):
-    """Fold the code of the helper cells under their titles; outputs stay visible."""
-    drawn = soup.find_all("div", class_="jp-CodeCell")
-    for cell, element in zip(cells, drawn, strict=True):
-        if cell.metadata.get("jupyter", {}).get("source_hidden"):
-            title = cell.source.partition("\n")[0].removeprefix("# @title").strip()
-            code = element.find(class_="jp-InputArea-editor")
-            folded = code.wrap(soup.new_tag("details"))
-            folded.insert(0, soup.new_tag("summary", string=title))
-
-
-def cart_script(cells):
-    """Return the text of the live cart's script, as the notebook's code has it."""
-    code = [cell.source for cell in cells if "CART_SCRIPT = " in cell.source]
-    for statement in ast.parse("\n".join(code)).body:
-        if ast.unparse(statement).startswith("CART_SCRIPT = "):
-            return ast.literal_eval(statement.value)
-    return None
-
-
-def drop_scripts(soup, kept):
-    """Drop all scripts; only the live cart's stays, if it has the text `kept`."""
+def drop_scripts(soup):
+    """Drop all scripts but the live cart's."""
     for script in soup.find_all("script"):
-        if script.attrs != CART_MARK or script.string != kept:
+        if script.attrs != CART_MARK or script.string != cart.SCRIPT:
             script.decompose()
+
+
+def ease_the_keyboard(soup):
+    """Drop nbconvert's stops on the way of the Tab key, and begin with a link."""
+    for wrapper in soup.select(".jp-Cell[tabindex], .jp-Cell [class^=jp-][tabindex]"):
+        del wrapper["tabindex"]
+    first = soup.find("h2", id=True)
+    skip = soup.new_tag("a", attrs={"class": "skip", "href": f"#{first['id']}"})
+    skip.string = "Skip to section 1"
+    soup.body.insert(0, skip)
 
 
 def alternative_texts(cells):
@@ -134,9 +129,10 @@ def export(notebook, page):
     cells = [cell for cell in node.cells if cell.cell_type == "code"]
     soup = html_of(node)
     soup.title.string = soup.h1.find(string=True)
-    soup.h1.insert_after(contents(soup))
-    fold(soup, cells)
-    drop_scripts(soup, cart_script(cells))
+    first = soup.find("h2", id=True).find_parent(class_="jp-Cell")
+    first.insert_before(contents(soup))
+    drop_scripts(soup)
+    ease_the_keyboard(soup)
     for table in soup.find_all("table"):
         table.wrap(soup.new_tag("div", attrs=SCROLLS))
     for header in soup.select("th:empty"):  # the corner of a table heads nothing

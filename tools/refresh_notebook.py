@@ -1,19 +1,24 @@
-"""Put the outputs and pictures of a run into the repository.
+"""Put the outputs of a run into the repository: its notebook, recording and pictures.
 
-python -m tools.refresh_notebook EXECUTED_NOTEBOOK FOLDER_OF_PICTURES
+python -m tools.refresh_notebook EXECUTED_NOTEBOOK
 """
 
+import base64
 import hashlib
 import json
-import shutil
+import re
 import sys
 from pathlib import Path
 
 import nbformat
+from bs4 import BeautifulSoup
 
-from tools.load_definitions import NOTEBOOK, ROOT
+from notebooks.dqn_helpers import cart
+from tools.load_definitions import NOTEBOOK, ROOT, tags
+from tools.recording import recording_of, side_by_side, two_curves
 
-PICTURES = ("agent.png", "collapse_and_cure.png")  # the README shows them
+HELPERS = NOTEBOOK.parent / "dqn_helpers"
+CODE = (".py", ".js", ".css", ".svg")  # of the helpers; the recording is no code
 METADATA = {
     "kernelspec": {
         "display_name": "Python 3",
@@ -30,9 +35,12 @@ METADATA = {
 }
 
 
-def code_hash(cells):
-    """Return a hash of all code cells; it shows to which code outputs belong."""
+def code_hash(cells, helpers=HELPERS):
+    """Return a hash of all code cells and helpers: to this code outputs belong."""
     sources = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+    for path in sorted(helpers.rglob("*")):
+        if path.suffix in CODE:
+            sources.append(path.read_text(encoding="utf-8"))
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
@@ -48,27 +56,46 @@ def joined(outputs):
     return whole
 
 
-def kept(metadata):
-    """Return of a cell's metadata its tags, and whether it is folded."""
-    clean = {name: metadata[name] for name in ("tags", "cellView") if name in metadata}
-    if metadata.get("jupyter", {}).get("source_hidden"):
-        clean["jupyter"] = {"source_hidden": True}
-    return clean
+def cart_data(output):
+    """Return the data of a live cart, or nothing for other outputs."""
+    markup = output.get("data", {}).get("text/html", "")
+    found = BeautifulSoup(markup, "html.parser").select_one(".live-cart")
+    return json.loads(found["data-cart"]) if found else {}
 
 
-def still(output):
-    """Return an output as a picture where it has one: a live cart leaves its still."""
+def recorded(run):
+    """Return the recording of a run: the live cart that has two curves."""
+    for cell in run.cells:
+        if "parameters" in tags(cell):
+            seed = re.search(r"^SEED = (\d+)", cell.source, re.M)[1]
+        for output in cell.get("outputs", []):
+            data = cart_data(output)
+            if data.get("mode") == "curves" and len(data["curves"]) == 2:
+                return recording_of(data, seed)
+    sys.exit("no live cart of the run has two learning curves")
+
+
+def still(output, recording):
+    """Return an output as a picture where it has one: a live cart leaves its still.
+
+    That of the preview is the new recording's.
+    """
+    is_preview = cart_data(output).get("mode") == "preview"
     data = output.get("data", {})
     if "image/png" in data:
         data.pop("text/html", None)
+    if is_preview:
+        data.update({"image/png": recording["still"], "text/plain": recording["alt"]})
+        output.metadata["image/png"] = {"alt": recording["alt"]}
     if "metadata" in output:
         metadata = output.metadata
         output.metadata = {kind: metadata[kind] for kind in data if kind in metadata}
     return output
 
 
-def refresh(executed, folder, notebook=NOTEBOOK, images=ROOT / "images"):
-    """Give `notebook` the outputs of `executed`, and `images` the pictures of the run.
+def refresh(executed, notebook=NOTEBOOK, images=ROOT / "images"):
+    """Give `notebook` the outputs of `executed`, the helpers its recording, and
+    `images` the pictures of the README.
 
     Nothing is written if `executed` has other code than `notebook`.
     """
@@ -76,16 +103,25 @@ def refresh(executed, folder, notebook=NOTEBOOK, images=ROOT / "images"):
     run = nbformat.read(executed, as_version=4)
     if code_hash(run.cells) != code_hash(node.cells):
         sys.exit(f"{executed} was not executed from the present {notebook}")
+    recording = recorded(run)
     for cell, done in zip(node.cells, run.cells, strict=True):
-        cell.metadata = kept(cell.metadata)
+        cell.metadata = {"tags": tags(cell)} if tags(cell) else {}
         if cell.cell_type == "code":
-            cell.outputs = [still(output) for output in joined(done.outputs)]
+            cell.outputs = [still(output, recording) for output in joined(done.outputs)]
             cell.execution_count = done.execution_count
     node.metadata = {**METADATA, "outputs_of_code": code_hash(node.cells)}
-    for name in PICTURES:  # first, so that a missing one leaves the notebook as it was
-        shutil.copyfile(Path(folder) / name, Path(images) / name)
+
+    frames = {
+        "agent.png": side_by_side(recording["cart"]),
+        "collapse_and_cure.png": [two_curves(recording["cart"])],
+    }
+    for name, pictures in frames.items():
+        (Path(images) / name).write_bytes(base64.b64decode(cart.png(pictures)))
+    text = json.dumps(recording, indent=1, ensure_ascii=False)
+    recording_file = Path(notebook).parent / "dqn_helpers" / cart.RECORDING.name
+    recording_file.write_text(text + "\n", encoding="utf-8")
     nbformat.write(node, notebook)
 
 
 if __name__ == "__main__":
-    refresh(sys.argv[1], sys.argv[2])
+    refresh(sys.argv[1])

@@ -1,65 +1,64 @@
 """Checks of the parameters, so that a wrong one is found before training."""
 
-import numbers
-
 ONE_TO_BILLION = (1, 1_000_000_000)
-RANGES = {  # the smallest and the largest value; for all others 0 and 1
+RANGES = {  # the whole numbers; every other number is a fraction from 0 to 1
     "SEED": (0, 999_999_999),  # below the seeds of all starts
     "MAX_STEPS": ONE_TO_BILLION,
     "EVAL_EVERY": ONE_TO_BILLION,
     "BATCH_SIZE": (1, 10_000_000),
     "EPS_DECAY": ONE_TO_BILLION,
     "MEMORY_SIZE": (1, 10_000_000),
-    "N_STEPS": (1, 1_000),
     "COMPARE_SEEDS": (0, 1_000),
 }
-FRACTIONS = ("GAMMA", "EPS_START", "EPS_END", "TAU", "LR", "TARGET_EPSILON")
+TRACKING = ("none", False, "mlflow")  # YAML reads a bare `off` as False
+DEVICES = ("auto", "cpu", "cuda")
 
 
-def checked(name, value):
-    """Return a number as an int or a float; ValueError unless it is in its range."""
-    kind = float if name in FRACTIONS else int
+def refuse(name, value, wanted):
+    """Raise ValueError with what was found and what is wanted."""
+    raise ValueError(
+        f"{name} = {value!r} ({type(value).__name__}): it must be {wanted}"
+    )
+
+
+def check_number(name, value):
+    """Raise ValueError unless a parameter is a Python number in its range."""
     low, high = RANGES.get(name, (0, 1))
-    is_number = isinstance(value, numbers.Real)
-    if is_number and low <= value <= high and value == kind(value):
-        return kind(value)
-    found = f"{name} = {value!r} ({type(value).__name__})"
-    raise ValueError(f"{found}: it must be {kind.__name__} from {low:,} to {high:,}")
+    kinds = (int,) if name in RANGES else (int, float)
+    if type(value) not in kinds or not low <= value <= high:
+        refuse(name, value, f"{kinds[-1].__name__} from {low:,} to {high:,}")
 
 
-def checked_settings(values):
-    """Return the hyperparameters, name → number; ValueError if one cannot be used."""
-    values = {name: checked(name, value) for name, value in values.items()}
-    batch_size, memory_size = values["BATCH_SIZE"], values["MEMORY_SIZE"]
+def check_settings(settings):
+    """Raise ValueError unless all hyperparameters, name → number, can be used."""
+    for name, value in settings.items():
+        check_number(name, value)
+    batch_size, memory_size = settings["BATCH_SIZE"], settings["MEMORY_SIZE"]
     if batch_size > memory_size:
-        raise ValueError(
-            f"BATCH_SIZE = {batch_size}: it must be at most MEMORY_SIZE = {memory_size}"
-        )
-    return values
+        refuse("BATCH_SIZE", batch_size, f"at most MEMORY_SIZE = {memory_size}")
 
 
-def checked_options(mirror, compare_seeds, tracking, device):
-    """Return COMPARE_SEEDS and TRACKING; ValueError if an option cannot be used."""
-    tracking = tracking or "none"  # YAML reads a bare `off` as False
+def check_options(mirror, compare_seeds, tracking, device):
+    """Raise ValueError unless the options of the parameters cell can be used."""
+    check_number("COMPARE_SEEDS", compare_seeds)
     if not isinstance(mirror, bool):
-        raise ValueError(f"MIRROR = {mirror!r}: it must be True or False")
-    allowed = {"TRACKING": ("none", "mlflow"), "DEVICE": ("auto", "cpu", "cuda")}
-    for name, value in (("TRACKING", tracking), ("DEVICE", device)):
-        if value not in allowed[name]:
-            raise ValueError(f"{name} = {value!r}: it must be one of {allowed[name]}")
-    return checked("COMPARE_SEEDS", compare_seeds), tracking
+        refuse("MIRROR", mirror, "True or False")
+    if tracking not in TRACKING:
+        refuse("TRACKING", tracking, '"none" or "mlflow"')
+    if device not in DEVICES:
+        refuse("DEVICE", device, f"one of {DEVICES}")
 
 
-def check_task(env_id, threshold, observation, n_actions):
+def check_task(env, observation):
     """Raise ValueError unless the lesson's agent can be trained on an environment.
 
-    threshold: the mean score that counts as a pass. observation: a first one.
-    n_actions: the number of discrete actions, None where there are none.
+    observation: the first one of an episode.
     """
-    if threshold is None:
-        raise ValueError(f"{env_id} has no threshold at which an evaluation passes")
-    if n_actions is None:
-        raise ValueError(f"{env_id} has no discrete actions, which DQN needs")
+    name = env.spec.id
+    if env.spec.reward_threshold is None:
+        raise ValueError(f"{name} has no threshold at which an evaluation passes")
+    if not hasattr(env.action_space, "n"):
+        raise ValueError(f"{name} has no discrete actions, which DQN needs")
     shape = getattr(observation, "shape", ())
     if len(shape) != 1:
-        raise ValueError(f"{env_id} observes {shape}, and the lesson needs a vector")
+        raise ValueError(f"{name} observes an array {shape}, not a vector")
