@@ -13,14 +13,18 @@ POLE_FALLEN = 12 * 2 * math.pi / 360
 def moved(states, actions):
     """Return the states one step later, (N, 4), and which episodes have failed, (N,).
 
-    The order of the operations is gym's, so that the last bit is the same, too.
+    The operations and their order are gym's, so that the last bit is the same, too:
+    NumPy's cosine, sine and square of an array may differ from Python's in it.
     """
     x, velocity, angle, turning = states.T
     force = np.where(np.asarray(actions) == 1, 10.0, -10.0)
-    cos = np.array([math.cos(one) for one in angle.tolist()])
+    cosines = [math.cos(one) for one in angle.tolist()]
+    cos, cos_squared = np.array(cosines), np.array([one**2 for one in cosines])
     sin = np.array([math.sin(one) for one in angle.tolist()])
-    pushed = (force + 0.05 * turning**2 * sin) / 1.1
-    turned = (9.8 * sin - cos * pushed) / (0.5 * (4.0 / 3.0 - 0.1 * cos**2 / 1.1))
+    turning_squared = np.array([one**2 for one in turning.tolist()])
+    pushed = (force + 0.05 * turning_squared * sin) / 1.1
+    turned = 9.8 * sin - cos * pushed
+    turned /= 0.5 * (4.0 / 3.0 - 0.1 * cos_squared / 1.1)
     accelerated = pushed - 0.05 * turned * cos / 1.1
     later = [
         x + 0.02 * velocity,
