@@ -18,7 +18,7 @@ from .cartpole import (
 from .rows import RESULTS
 
 BOUNDS = (1.5, 0.5, 0.1, 0.5)  # position, velocity, angle, angular velocity
-LEANS = np.linspace(-0.1, 0.1, 21)  # angles of the pole at which the gap is taken
+LEANS = (-5, 5)  # degrees, between which the slope is taken
 
 
 @functools.cache
@@ -53,13 +53,14 @@ def gap(lesson, net, states):
 
 
 def slope(lesson, net):
-    """Return how fast the gap grows with the lean of the pole, per radian.
+    """Return how much the gap grows for each degree by which the pole leans.
 
     The cart is at rest in the middle, and the pole does not turn.
     """
-    states = np.zeros((len(LEANS), 4))
-    states[:, 2] = LEANS
-    return float(np.polyfit(LEANS, gap(lesson, net, states), 1)[0])
+    states = np.zeros((2, 4))
+    states[:, 2] = np.radians(LEANS)
+    left, right = gap(lesson, net, states)
+    return float(right - left) / (LEANS[1] - LEANS[0])
 
 
 def churn(lesson, nets):

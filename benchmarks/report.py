@@ -38,8 +38,7 @@ def frame_of(runs, row):
     frame = pd.DataFrame(run.valid(runs, row))
     if "slopes" in frame:
         frame["slope"] = [pd.Series(one).median() for one in frame.slopes]
-        frame["slope"] *= math.pi / 180  # per degree
-        frame["churn"] = [pd.Series(one).median() for one in frame.churns]
+        frame["churn"] = [pd.Series(one, dtype=float).mean() for one in frame.churns]
     if "share_after" in frame:
         frame["share_after"] = frame.share_after.astype(float).fillna(0.0)
     if "means" in frame:
