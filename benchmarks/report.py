@@ -78,6 +78,11 @@ def median_range(values):
     return f"{number(values.median())} ({low} to {high})"
 
 
+def fine_range(values):
+    """Return median, lowest and highest with three decimals."""
+    return f"{values.median():.3f} ({values.min():.3f} to {values.max():.3f})"
+
+
 def how_many(values):
     """Return how many are 1."""
     return f"{(values == 1).sum()} of {len(values)}"
@@ -99,7 +104,7 @@ COLUMNS = {  # title → name of a figure, how the figures become text
     "best copy does": ("best_far", how_many),
     "steps played to choose it: median": ("played", lambda v: f"{v.median():,.0f}"),
     "slope: median (range)": ("slope", median_range),
-    "churn: median (range)": ("churn", median_range),
+    "churn: median (range)": ("churn", fine_range),
     "value in the middle: median (range)": ("value", median_range),
     "last three evaluations: median (range)": ("last_three", median_range),
 }

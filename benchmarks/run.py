@@ -6,6 +6,7 @@ arithmetic does not.
 """
 
 import ast
+import copy
 import functools
 import hashlib
 import json
@@ -117,6 +118,13 @@ def outline(node):
     return parts
 
 
+@functools.cache
+def bare(statement):
+    """Return a statement as text, without what does not count."""
+    return str(outline(Bare().visit(copy.deepcopy(statement))))
+
+
+@functools.cache
 def names_used(statement):
     """Return the global names that a statement uses, also inside of functions."""
     found = set()
@@ -141,6 +149,7 @@ def names_from_lesson(statement):
     return found
 
 
+@functools.cache
 def definitions(source):
     """Return the statements of code that define something: name → statements."""
     places = {}
@@ -200,7 +209,7 @@ def hash_of(roots, what, files=CODE, path=NOTEBOOK):
     for names, places in ((own, own_places(files)), (from_lesson, lesson_places(path))):
         for name in names:
             for statement in places[name]:
-                texts.add(str(outline(Bare().visit(statement))))
+                texts.add(bare(statement))
     text = json.dumps([sorted(texts), what], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
