@@ -11,7 +11,7 @@ import numpy as np
 
 from notebooks.dqn_helpers import cart
 
-NETWORKS = (7, 5)  # how many of each curve are kept
+NETWORKS = (8, 5)  # how many of each curve are kept
 TITLES = ("plain DQN", "one line changed")
 LINES = (
     "next_value = next_q.amax(dim=1)",

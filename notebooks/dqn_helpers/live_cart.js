@@ -210,7 +210,7 @@
 
     const drawValues = () => {
       const { network } = game.driver;
-      find(".values").style.visibility = network ? "visible" : "hidden";
+      find(".values").hidden = !network; // a rule by hand has no Q-values
       if (!network) return;
       const [left, right] = qValues(network, game.state);
       const gap = right - left;
