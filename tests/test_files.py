@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import mlflow
 import pytest
 
-from dqn_helpers import files
+from dqn_helpers import files, tracking
 
 
 @dataclass
@@ -37,6 +37,7 @@ def run(means=(20.0, 480.0, 100.0, 500.0)):
         loss_function="mse_loss",
         env_id="CartPole-v1",
         scale=[2.4, 2.5],
+        policy_net=SimpleNamespace(scale=SimpleNamespace(device="cpu")),
         threshold=475,
         evaluations=[Evaluation(250 * i, m, m - 5, i / 4, 1_000 + i) for i, m in rows],
         durations=[(12, 12), (40, 28)],
@@ -48,7 +49,7 @@ def run(means=(20.0, 480.0, 100.0, 500.0)):
 
 def metrics_of(result, held_out=(500, 490)):
     """The numbers of a run."""
-    return files.metrics_of(result, held_out, 0.5, "cpu")
+    return files.metrics_of(result, held_out, share=0.5)
 
 
 def test_the_numbers_of_a_run():
@@ -115,7 +116,7 @@ def send(means=(20.0, 480.0), in_job=False):
     for i, agent in enumerate(["plain DQN", "careful target", "final agent"]):
         result = run([mean + i for mean in means])
         runs[agent] = result, metrics_of(result)
-    files.log_to_mlflow(runs, in_job)
+    tracking.log_to_mlflow(runs, in_job)
 
 
 def test_three_runs_with_their_own_names_times_and_numbers(local, capsys):
@@ -172,7 +173,7 @@ def test_a_run_on_azure_has_a_page_in_studio():
     workspace = "/subscriptions/s/resourceGroups/g/providers/p/workspaces/w"
     address = f"azureml://region.api.azureml.ms/mlflow/v1.0{workspace}?"
     page = f"https://ml.azure.com/runs/r1?wsid={workspace}"
-    assert files.studio_link(address, "r1") == page
+    assert tracking.studio_link(address, "r1") == page
 
 
 @contextlib.contextmanager
@@ -224,12 +225,12 @@ def test_a_failing_service_is_one_line_for_a_reader(fault, local, monkeypatch, c
 def test_no_server_is_waited_for_longer_than_a_minute(local, monkeypatch):
     timeout = mlflow.environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT
     retries = mlflow.environment_variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES
-    assert files.connect_to_mlflow() is False
+    assert tracking.connect_to_mlflow() is False
     assert (timeout.get(), retries.get()) == (1, 0), "a reader's own are kept"
     monkeypatch.delenv(timeout.name)
     monkeypatch.delenv(retries.name)
     monkeypatch.setenv("MLFLOW_RUN_ID", "r1")
-    assert files.connect_to_mlflow() is True
+    assert tracking.connect_to_mlflow() is True
     assert timeout.get() * (retries.get() + 1) < 60
 
 
@@ -245,13 +246,13 @@ def test_the_address_comes_from_the_workspace_if_there_is_none(local, monkeypatc
     core = SimpleNamespace(Workspace=Workspace)
     monkeypatch.setitem(sys.modules, "azureml.core", core)
     monkeypatch.setattr(mlflow, "set_tracking_uri", used.append)
-    files.connect_to_mlflow()
+    tracking.connect_to_mlflow()
     assert used == [], "the address is known"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    files.connect_to_mlflow()
+    tracking.connect_to_mlflow()
     assert used == ["sqlite:///of_workspace.db"]
     with pytest.raises(RuntimeError, match="MLFLOW_TRACKING_URI"):
-        files.connect_to_mlflow()  # there is no second address
+        tracking.connect_to_mlflow()  # there is no second address
 
 
 @pytest.mark.parametrize("module", ["mlflow", "azureml.core", "azureml.mlflow"])
@@ -262,4 +263,4 @@ def test_a_missing_package_is_named_before_the_training(module, local, monkeypat
     if module == "azureml.mlflow":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "azureml://a.workspace")
     with pytest.raises(ImportError, match=rf"{module}.*%pip install.*_TRACKING_URI"):
-        files.connect_to_mlflow()
+        tracking.connect_to_mlflow()
