@@ -16,8 +16,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
-from . import gaps, report, run
-from .rows import TABLES, all_rows, shortened
+from . import exchange, report, run
+from .rows import RESULTS, TABLES, all_rows, shortened
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -29,18 +29,12 @@ def missing(rows, runs):
     """Return the rows and seeds without a valid run, in the order of the seeds."""
     jobs = []
     for row in rows:
-        done = {one.seed for one in run.valid(runs, row)}
+        done = {one["seed"] for one in run.valid(runs, row)}
         jobs += [(row, seed) for seed in row.seeds if seed not in done]
-    return sorted(jobs, key=place_of_seed)
+    return sorted(jobs, key=lambda job: job[1])
 
 
-def place_of_seed(job):
-    """Return which of the row's seeds this is."""
-    row, seed = job
-    return row.seeds.index(seed)
-
-
-def work_through(jobs, path, at_a_time, timed):
+def work_through(jobs, path, at_a_time):
     """Do runs, each in a process that does one at a time; return how many failed."""
     print(f"{len(jobs)} runs to do", flush=True)
     os.environ.update(ONE_THREAD)
@@ -49,7 +43,7 @@ def work_through(jobs, path, at_a_time, timed):
     with ProcessPoolExecutor(at_a_time, mp_context=context) as pool:
         waiting = {pool.submit(run.do, *job): job for job in jobs}
         for future in as_completed(waiting):
-            row, seed = waiting.pop(future)
+            row, seed = waiting[future]
             try:
                 found = future.result()
             except Exception:
@@ -57,10 +51,8 @@ def work_through(jobs, path, at_a_time, timed):
                 print(f"{row.label}, seed {seed} failed:", file=sys.stderr)
                 traceback.print_exc()
                 continue
-            if not timed:
-                found = replace(found, seconds=None, us_per_step=None)
             run.add(found, path)
-            figures = (found.first_pass, found.share, found.far, found.wide)
+            figures = [found.get(name) for name in ("first_pass", "share", "far")]
             print(time.strftime("%H:%M:%S"), row.label, seed, *figures, flush=True)
     return failed
 
@@ -71,11 +63,11 @@ def arguments_of(words=None):
     add = parser.add_argument
     add("--quick", action="store_true", help="one short run of each row, in minutes")
     add("--tables", nargs="+", choices=TABLES, default=list(TABLES))
-    add("--rows", nargs="+", help="labels of rows; default: all of the tables")
-    add("--seeds", type=int, default=None, help="seeds of each row; default: all")
+    add(
+        "--rows", nargs="+", choices=all_rows(), metavar="LABEL", help="these rows only"
+    )
+    add("--seeds", type=int, help="at most so many seeds of each row; default: all")
     add("--jobs", type=int, default=2, help="runs at a time, default 2")
-    add("--timed", action="store_true", help="keep seconds: the machine is quiet")
-    add("--restamp", metavar="CODE", help="accept the runs of other code: see run.py")
     add("--saved", type=Path, default=run.SAVED, help="file of the runs")
     return parser.parse_args(words)
 
@@ -85,30 +77,25 @@ def chosen(arguments):
     labels = {row.label for name in arguments.tables for row in TABLES[name]}
     if arguments.rows:
         labels = set(arguments.rows)
-        unknown = labels - set(all_rows())
-        if unknown:
-            raise SystemExit(f"no such rows: {', '.join(sorted(unknown))}")
     rows = [row for label, row in all_rows().items() if label in labels]
     if arguments.quick:
         rows = [shortened(row) for row in rows]
-    if arguments.seeds is not None:
-        rows = [replace(row, seeds=row.seeds[: arguments.seeds]) for row in rows]
-    return rows
+    return [replace(row, seeds=row.seeds[: arguments.seeds]) for row in rows]
 
 
 def main():
     """Measure what is missing, then write the report."""
     arguments = arguments_of()
     if arguments.quick and arguments.saved == run.SAVED:
-        arguments.saved = run.RESULTS / "quick.jsonl"
-    if arguments.restamp:
-        return run.restamp(arguments.restamp, all_rows(), arguments.saved)
+        arguments.saved = RESULTS / "quick.jsonl"
     rows = chosen(arguments)
     jobs = missing(rows, run.load(arguments.saved))
-    failed = work_through(jobs, arguments.saved, arguments.jobs, arguments.timed)
-    if arguments.saved == run.SAVED and not arguments.rows:
-        gaps.go_on()
-    print(report.write(arguments.saved, quick=arguments.quick))
+    failed = work_through(jobs, arguments.saved, arguments.jobs)
+    if arguments.quick:
+        print(report.quick_look(arguments.saved))
+    elif rows == list(all_rows().values()):
+        exchange.go_on()
+        print(report.write())
     return 1 if failed else 0
 
 

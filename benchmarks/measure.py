@@ -1,183 +1,159 @@
-"""What is measured of a run: passes, solved, the last weights, beyond the clock."""
+"""What is measured of one run."""
 
 import functools
-import platform
-from pathlib import Path
+import math
 
 import numpy as np
 
 from tools.load_definitions import load
 
-RESULTS = Path(__file__).resolve().parent / "results"
-FAR = 5_000  # steps that count as surviving beyond the clock
-WIDE = 500  # steps that count as surviving from a wide start
-WIDE_STARTS = 300
-WIDE_BOUNDS = (1.5, 0.5, 0.1, 0.5)  # position, velocity, angle, angular velocity
+from .cartpole import (
+    CARTPOLE,
+    CLOCK,
+    POLE_FALLEN,
+    TRACK_END,
+    first_states,
+    play_from,
+)
+from .rows import RESULTS
+
+BOUNDS = (1.5, 0.5, 0.1, 0.5)  # position, velocity, angle, angular velocity
+LEANS = (-5, 5)  # degrees, between which the slope is taken
 
 
 @functools.cache
 def lesson():
-    """Return the notebook's definitions, on the CPU; `outputs` is left alone."""
-    return load(DEVICE="cpu", OUTPUT_DIR=str(RESULTS))
+    """Return the notebook's definitions, on the CPU, with quicker physics.
 
-
-def processor():
-    """Return the name of this machine's processor."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(encoding="utf-8") if info.exists() else ""
-    name = text.partition("model name\t: ")[2].partition("\n")[0]
-    return name or platform.processor() or platform.machine()
-
-
-def hand_rule(states):
-    """Push right where pole and cart, taken together, move or lean to the right."""
-    x, velocity, angle, angular_velocity = states.T
-    return (angle + angular_velocity + 0.05 * x + 0.1 * velocity > 0).tolist()
-
-
-def surviving(policy, envs, steps):
-    """Return the share of CartPole environments in which no step fails.
-
-    They are played from the states in which they are, and without gym's clock.
+    The results of `train` stay the same; a test compares both physics.
     """
-    envs = [env.unwrapped for env in envs]
-    states = np.array([env.state for env in envs], np.float32)
-    playing = list(range(len(envs)))
-    for _ in range(steps):
-        if not playing:
-            break
-        going_on = []
-        for i, action in zip(playing, policy(states[playing]), strict=True):
-            states[i], _, failed, _, _ = envs[i].step(int(action))
-            if not failed:
-                going_on.append(i)
-        playing = going_on
-    return len(playing) / len(envs)
+    found = load(DEVICE="cpu", TRACKING="none", OUTPUT_DIR=str(RESULTS))
+    by_gym = found.play_all
+    firsts = functools.cache(functools.partial(first_states, found))
+
+    def play_all(policy, starts, env_id=CARTPOLE, max_steps=None):
+        if env_id != CARTPOLE:
+            return by_gym(policy, starts, env_id, max_steps)
+        return play_from(policy, firsts(starts), max_steps or CLOCK)
+
+    found.play_all = found.train.__globals__["play_all"] = play_all
+    return found
 
 
-def far(lesson, policy, steps=FAR):
-    """Return the share of the held-out starts from which `steps` steps are survived."""
-    envs = []
-    for seed in lesson.HELD_OUT_STARTS:
-        envs.append(lesson.make_env("CartPole-v1"))
-        lesson.reset_env(envs[-1], seed)
-    return surviving(policy, envs, steps)
+def random_states(number):
+    """Return states within wide bounds, (number, 4), always the same."""
+    bounds = np.array(BOUNDS)
+    return np.random.default_rng(0).uniform(-bounds, bounds, size=(number, 4))
 
 
-def wide_states():
-    """Return the wide starts, (300, 4), always the same."""
-    bounds = np.array(WIDE_BOUNDS)
-    return np.random.default_rng(0).uniform(-bounds, bounds, size=(WIDE_STARTS, 4))
+def gap(lesson, net, states):
+    """Return Q(right) − Q(left) of states, (N,)."""
+    q_values = lesson.q_values_of(net, states)
+    return (q_values[:, 1] - q_values[:, 0]).cpu().numpy()
 
 
-def wide(lesson, policy, steps=WIDE):
-    """Return the share of the wide starts from which `steps` steps are survived."""
-    envs = []
-    for state in wide_states():
-        envs.append(lesson.make_env("CartPole-v1"))
-        lesson.reset_env(envs[-1], 0)
-        envs[-1].unwrapped.state = state
-    return surviving(policy, envs, steps)
+def slope(lesson, net):
+    """Return how much the gap grows for each degree by which the pole leans.
 
-
-class Judge:
-    """Collects the evaluations of one run and what is measured at them.
-
-    A run tells it of each evaluation, and it says whether the run may stop.
+    The cart is at rest in the middle, and the pole does not turn.
     """
-
-    def __init__(self, lesson, row):
-        self.lesson = lesson
-        self.row = row
-        self.threshold = lesson.make_env(row.env_id).spec.reward_threshold
-        self.evaluations = []  # (step, mean)
-        self.gaps = []  # along the track, of the evaluations in the second half
-        self.solved = np.inf
-        self.seconds = None  # of acting and learning, until it is solved
-        self.best = None  # held-out mean of the checkpoint with the best evaluation
-        self.best_far = None
-        self.best_mean = -np.inf
-        self.last = {}
-
-    def __call__(self, step, seconds, policy, mean=None, gaps=None, net=None):
-        """Take in an evaluation; return whether the run has reached its end."""
-        row = self.row
-        if mean is None:
-            mean = self.play(policy, self.lesson.VALIDATION_STARTS).mean()
-        self.evaluations.append((step, float(mean)))
-        if gaps is not None and step > row.steps / 2:
-            self.gaps.append(gaps)
-        passes = mean >= self.threshold
-        if mean > self.best_mean or (passes and self.solved == np.inf):
-            held_out = self.play(policy, self.lesson.HELD_OUT_STARTS).mean()
-            if passes and self.solved == np.inf and held_out >= self.threshold:
-                self.solved = step
-                self.seconds = seconds
-            if mean > self.best_mean:
-                self.best_mean = mean
-                self.best = float(held_out)
-                if row.env_id == "CartPole-v1" and passes:
-                    self.best_far = far(self.lesson, policy, row.far)
-        if step >= row.steps:
-            self.judge_last(policy, step, seconds)
-        return step >= row.steps
-
-    def play(self, policy, starts):
-        """Return the scores from some starts."""
-        return self.lesson.evaluate(policy, starts, self.row.env_id)
-
-    def judge_last(self, policy, step, seconds):
-        """Measure the last weights."""
-        scores = self.play(policy, self.lesson.HELD_OUT_STARTS)
-        self.last["held_out"] = float(scores.mean())
-        self.last["held_out_worst"] = float(scores.min())
-        self.last["us_per_step"] = 1e6 * seconds / step
-        if self.row.env_id == "CartPole-v1":
-            self.last["far"] = far(self.lesson, policy, self.row.far)
-            self.last["wide"] = wide(self.lesson, policy)
-
-    def found(self):
-        """Return all that was measured, by the names of a Run.
-
-        A run that diverged counts its missing evaluations as ones that do not pass.
-        """
-        row = self.row
-        means = {step: mean for step, mean in self.evaluations}
-        passes = [step for step, mean in means.items() if mean >= self.threshold]
-        found = {
-            "first_pass": min(passes, default=np.inf),
-            "solved": self.solved,
-            "seconds": self.seconds,
-            "share": share_of_passes(means, self.threshold, row.steps, row.every),
-            "best": self.best,
-            "best_far": self.best_far,
-            **self.last,
-        }
-        if means:
-            found["end"] = list(means.values())[-1]
-        if self.gaps:
-            found |= along_track(np.array(self.gaps))
-        return found
+    states = np.zeros((2, 4))
+    states[:, 2] = np.radians(LEANS)
+    left, right = gap(lesson, net, states)
+    return float(right - left) / (LEANS[1] - LEANS[0])
 
 
-def share_of_passes(means, threshold, steps, every):
-    """Return the share of evaluations in the second half of `steps` that pass.
+def churn(lesson, nets):
+    """Return in what share of states each net acts otherwise than the one before."""
+    states = random_states(1_000)
+    actions = np.array([gap(lesson, net, states) > 0 for net in nets])
+    return (actions[1:] != actions[:-1]).mean(axis=1).tolist()
 
-    `means`: step → mean. An evaluation that is missing does not pass.
+
+def score_from(lesson, net, starts, row, steps=None):
+    """Return the scores of a network's episodes from some starts, (N,)."""
+    return lesson.play_all(lesson.greedy(net), starts, row.env_id, steps)[0]
+
+
+def ends_of(evaluations):
+    """Return how many episodes ended left, right, by the pole and by the clock."""
+    counts = np.zeros(4, int)
+    for one in evaluations:
+        x, angle = one.last_states[:, 0], one.last_states[:, 2]
+        left, right = x < -TRACK_END, x > TRACK_END
+        pole = (np.abs(angle) > POLE_FALLEN) & ~left & ~right
+        counts += [left.sum(), right.sum(), pole.sum(), (~left & ~right & ~pole).sum()]
+    return counts.tolist()
+
+
+def measured(lesson, row, result):
+    """Return all that is measured of a run, by name.
+
+    A run that diverged lacks evaluations; they count as ones that do not pass.
     """
-    planned = [step for step in range(every, steps + 1, every) if step > steps / 2]
-    passed = [step for step in planned if means.get(step, -np.inf) >= threshold]
-    return len(passed) / len(planned)
+    evaluations, threshold = result.evaluations, result.threshold
+    best = max(evaluations, key=lambda one: one.mean)  # the first with the highest mean
+    steps = np.array([one.step for one in evaluations], float)
+    passes = np.array([one.mean >= threshold for one in evaluations])
+    planned = np.arange(row.every, row.steps + 1, row.every)
+    late = np.sum(planned > row.steps / 2)
+    first_pass = float(np.min(steps[passes], initial=np.inf))
+    after = passes[steps > first_pass]
+    starts = lesson.HELD_OUT_STARTS
+    last_scores = score_from(lesson, evaluations[-1].network, starts, row)
+    best_scores = score_from(lesson, best.network, starts, row)
+    found = {
+        "means": [one.mean for one in evaluations],
+        "share": float(np.sum(passes[steps > row.steps / 2]) / late),
+        "first_pass": first_pass,
+        "share_after": float(after.mean()) if len(after) else None,
+        "solved": confirmed(lesson, row, result),
+        "held_out": float(last_scores.mean()),
+        "held_out_worst": float(last_scores.min()),
+        "best_step": best.step,
+        "best": float(best_scores.mean()),
+        "best_worst": float(best_scores.min()),
+    }
+    if row.env_id == CARTPOLE:
+        for name, net in (("", evaluations[-1].network), ("best_", best.network)):
+            found[f"{name}far"] = far(lesson, net, row)
+            found[f"{name}wide"] = wide(lesson, net)
+        found |= measured_inside(lesson, row, result)
+    return found
 
 
-def along_track(gaps):
-    """Return two figures of action gaps at rest, (evaluations, places).
+def confirmed(lesson, row, result):
+    """Return the step of the first pass that the held-out starts confirm; inf: none."""
+    for one in result.evaluations:
+        if one.mean >= result.threshold:
+            scores = score_from(lesson, one.network, lesson.HELD_OUT_STARTS, row)
+            if scores.mean() >= result.threshold:
+                return float(one.step)
+    return math.inf
 
-    agreement: share of the places at which all evaluations prefer the same push.
-    ratio: size of the mean gap over its standard deviation, at the median place.
-    """
-    rightward = gaps > 0
-    agree = (rightward == rightward[0]).all(axis=0)
-    movement = np.maximum(gaps.std(axis=0), 1e-9)
-    ratio = np.abs(gaps.mean(axis=0)) / movement
-    return {"agreement": float(agree.mean()), "ratio": float(np.median(ratio))}
+
+def far(lesson, net, row):
+    """Return the share of held-out starts from which `row.far` steps are survived."""
+    scores = score_from(lesson, net, lesson.HELD_OUT_STARTS, row, row.far)
+    return float((scores == row.far).mean())
+
+
+def wide(lesson, net):
+    """Return the share of 300 wide starts from which the clock is reached."""
+    scores, _ = play_from(lesson.greedy(net), random_states(300), CLOCK)
+    return float((scores == CLOCK).mean())
+
+
+def measured_inside(lesson, row, result):
+    """Return how a run's networks answer to a lean, how they change, how games end."""
+    late = [one for one in result.evaluations if one.step > row.steps / 2]
+    nets = [one.network for one in late]
+    middle = lesson.q_values_of(result.evaluations[-1].network, np.zeros((1, 4)))
+    played = sum(one.mean for one in result.evaluations)
+    return {
+        "slopes": [slope(lesson, net) for net in nets],
+        "churns": churn(lesson, nets) if len(nets) > 1 else [],
+        "value": float(middle.max()),
+        "ends": ends_of([one for one in late if one.mean < result.threshold]),
+        "played": round(played * len(lesson.VALIDATION_STARTS)),
+    }

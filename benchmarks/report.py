@@ -4,401 +4,281 @@ A table stands between two markers in README.md; what is between them is replace
 sentences around them are written by hand.
 """
 
-import json
+import math
 import re
 
-import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from . import gaps, run
+from . import exchange, run
 from .rows import (
     CAREFUL,
+    CLEANRL,
     CONTEST,
-    DOSE,
     ELSEWHERE,
     FINAL,
-    MASTER,
-    OWN_LENGTH,
+    HERE,
+    OURS,
     PLAIN,
+    RESULTS,
+    SINGLE,
     TABLES,
-    TOGETHER,
-    UNSCALED,
+    all_rows,
     shortened,
 )
 
-README = run.HERE / "README.md"
-COMPARED = run.RESULTS / "contest.json"
-MARKED = re.compile(r"(<!-- table: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-GAP_ROWS = (PLAIN, CAREFUL, FINAL, UNSCALED)
-ORANGE, BLUE = "#D55E00", "#0072B2"  # Okabe and Ito
+README = HERE / "README.md"
+MARKED = re.compile(r"(<!-- table: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+ORANGE, BLUE, GREY = "#D55E00", "#0072B2", "#666666"  # Okabe and Ito
+PASS = 475
 
 
-def share(value):
-    """Return a share as text."""
-    return f"{value:.2f}"
+def frame_of(runs, row):
+    """Return the valid runs of a row, a line a seed."""
+    frame = pd.DataFrame(run.valid(runs, row))
+    if "slopes" in frame:
+        frame["slope"] = [pd.Series(one).median() for one in frame.slopes]
+        frame["churn"] = [pd.Series(one, dtype=float).mean() for one in frame.churns]
+    if "share_after" in frame:
+        frame["share_after"] = frame.share_after.astype(float).fillna(0.0)
+    if "means" in frame:
+        frame["last_three"] = [pd.Series(one[-3:]).mean() for one in frame.means]
+    return frame
 
 
-def count(value):
-    """Return a number of steps as text; infinity is "never"."""
-    return "never" if np.isinf(value) else f"{value:,.0f}"
+# How the figures of a row's seeds become text.
 
 
-def rounded(value):
-    """Return a number as text: 0.41, 4.1, 41, 412."""
-    decimals = 2 if value < 1 else 1 if value < 10 else 0
-    return f"{value:,.{decimals}f}"
+def number(value):
+    """Return a number as text: 0.41, 4.1, 41, 4,120; infinity is "never"."""
+    if math.isinf(value):
+        return "never"
+    decimals = 2 if abs(value) < 2 else 1 if abs(value) < 20 else 0
+    return f"{value:,.{decimals}f}".replace("-", "−")
 
 
-def known(runs, name):
-    """Return a figure of runs, without those in which it was not measured."""
-    values = [getattr(one, name) for one in runs]
-    return [value for value in values if value is not None]
+def mean_worst(values):
+    """Return mean and lowest of shares."""
+    return f"{values.mean():.2f} ({values.min():.2f})"
 
 
-def line(cells):
-    """Return a row of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
+def median_lowest(values):
+    """Return median and lowest."""
+    return f"{number(values.median())} ({number(values.min())})"
 
 
-def table(header, rows):
+def median_latest(values):
+    """Return median and highest of steps."""
+    return f"{values.median():,.0f} ({values.max():,.0f})".replace("inf", "never")
+
+
+def median_range(values):
+    """Return median, lowest and highest."""
+    low, high = number(values.min()), number(values.max())
+    return f"{number(values.median())} ({low} to {high})"
+
+
+def fine_range(values):
+    """Return median, lowest and highest with three decimals."""
+    return f"{values.median():.3f} ({values.min():.3f} to {values.max():.3f})"
+
+
+def how_many(values):
+    """Return how many are 1."""
+    return f"{(values == 1).sum()} of {len(values)}"
+
+
+COLUMNS = {  # title → name of a figure, how the figures become text
+    "seeds": ("seed", len),
+    "share of passes: mean (worst)": ("share", mean_worst),
+    "after the first pass: mean (worst)": ("share_after", mean_worst),
+    "first pass, step: median (worst)": ("first_pass", median_latest),
+    "confirmed pass, step: median (worst)": ("solved", median_latest),
+    "last weights, score: median (worst)": ("held_out", median_lowest),
+    "best copy, score: median (worst)": ("best", median_lowest),
+    "last weights, far: median (worst)": ("far", median_lowest),
+    "best copy, far: median (worst)": ("best_far", median_lowest),
+    "last weights, wide: median (worst)": ("wide", median_lowest),
+    "best copy, wide: median (worst)": ("best_wide", median_lowest),
+    "last weights survive from all starts": ("far", how_many),
+    "best copy does": ("best_far", how_many),
+    "steps played to choose it: median": ("played", lambda v: f"{v.median():,.0f}"),
+    "slope: median (range)": ("slope", median_range),
+    "churn: median (range)": ("churn", fine_range),
+    "value in the middle: median (range)": ("value", median_range),
+    "last three evaluations: median (range)": ("last_three", median_range),
+}
+SEEDS, SHARE, AFTER, FIRST, CONFIRMED, LAST, BEST, FAR, BEST_FAR, WIDE = [*COLUMNS][:10]
+BEST_WIDE, ALL, BEST_ALL, PLAYED, SLOPE, CHURN, VALUE, THREE = [*COLUMNS][10:]
+LEARNT = (SEEDS, SHARE, AFTER, FIRST, FAR)
+
+
+def table(header, lines):
     """Return a Markdown table."""
-    return "\n".join([line(header), line(["---"] * len(header)), *map(line, rows)])
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
-def interval(values):
-    """Return the 95 % bootstrap interval of a mean over seeds."""
-    rng = np.random.default_rng(0)
-    draws = rng.choice(values, size=(10_000, len(values))).mean(axis=1)
-    return np.percentile(draws, [2.5, 97.5])
+def cell(frame, title):
+    """Return a figure of a row's runs as text."""
+    name, as_text = COLUMNS[title]
+    return as_text(frame[name]) if name in frame else "–"
 
 
-def pairs(runs):
-    """Return the figures of a row's runs as text: a middle and, in brackets, the worst.
-
-    The middle is the mean for shares of passes and the median for the others.
-    """
-    found = {}
-    shares = known(runs, "share")
-    if shares:
-        found["share"] = f"{share(np.mean(shares))} ({share(min(shares))})"
-    first = known(runs, "first_pass")
-    if first:
-        found["first_pass"] = f"{count(np.median(first))} ({count(max(first))})"
-    for name in ("far", "wide", "best_far"):
-        values = known(runs, name)
-        if values:
-            found[name] = f"{share(np.median(values))} ({share(min(values))})"
-    for name in ("held_out", "best"):
-        values = known(runs, name)
-        if values:
-            found[name] = f"{np.median(values):.0f} ({min(values):.0f})"
-    return found
+def of_frames(frames, titles):
+    """Return a table of figures, a line for each label."""
+    lines = [[label, *[cell(frames[label], t) for t in titles]] for label in frames]
+    return table(["", *titles], lines)
 
 
-def cell(runs, name):
-    """Return a figure of runs; it says if it is known of some of the seeds only."""
-    found = pairs(runs).get(name, "–")
-    seeds = len(known(runs, name))
-    return found if seeds in (0, len(runs)) else f"{found}, {seeds} seeds"
-
-
-def of_rows(rows, runs):
-    """Return the table of some rows."""
-    header = [
-        "",
-        "seeds",
-        "share of passes: mean (worst)",
-        "95 %",
-        "first pass, step: median (worst)",
-        "far: median (worst)",
-        "wide: median (worst)",
-    ]
-    lines = []
+def of_rows(rows, runs, titles):
+    """Return a table of figures, a line for each row."""
+    frames = {}
     for row in rows:
-        mine = run.valid(runs, row)
-        if not mine:
-            lines.append([row.label, "0", *["–"] * 5])
-            continue
-        low, high = interval(known(mine, "share"))
-        seeds = f"{len(mine)}"
-        if len(mine) < len(row.seeds):
-            seeds += f" of {len(row.seeds)}"
-        figures = [cell(mine, name) for name in ("first_pass", "far", "wide")]
-        spread = f"{share(low)} to {share(high)}"
-        lines.append([row.label, seeds, pairs(mine)["share"], spread, *figures])
+        frame = frame_of(runs, row)
+        missing = len(row.seeds) - len(frame)
+        frames[row.label + (f" ({missing} seeds missing)" if missing else "")] = frame
+    return of_frames(frames, titles)
+
+
+# The tables.
+
+
+def single(runs):
+    """Return the table of single parts, beside plain DQN on the same seeds."""
+    plain = frame_of(runs, PLAIN)
+    lines = []
+    for row in SINGLE:
+        frame = frame_of(runs, row)
+        same = plain[plain.seed.isin(frame.seed)] if len(frame) else plain[:0]
+        beside = cell(same, SHARE) if len(same) else "–"
+        lines.append([row.label, *[cell(frame, t) for t in LEARNT], beside])
+    return table(["", *LEARNT, "plain DQN's share, the same seeds"], lines)
+
+
+def inside(runs):
+    """Return the table of slope and churn beside the share of passes."""
+    frames = {}
+    for row in [*OURS, *SINGLE[-6:], *CONTEST, CLEANRL, *ELSEWHERE]:
+        frames[row.label] = frame_of(runs, row)
+    careful = frames[CAREFUL.label]
+    if len(careful):
+        frames["careful target, seeds with a share below 0.5"] = careful[
+            careful.share < 0.5
+        ]
+    return of_frames(frames, (SEEDS, SHARE, SLOPE, CHURN))
+
+
+def correlation(runs):
+    """Return rank correlations over the seeds of plain DQN and of the careful agent."""
+    lines = []
+    for row in (PLAIN, CAREFUL):
+        frame = frame_of(runs, row)
+        ranks = frame[["share", "slope", "churn"]].corr("spearman").share
+        lines.append([row.label, len(frame), number(ranks.slope), number(ranks.churn)])
+    header = ["", SEEDS, "share and slope", "share and churn"]
     return table(header, lines)
 
 
-def checkpoints(rows, runs):
-    """Return the table of last weights and best checkpoints, where both are known."""
-    header = [
-        "",
-        "seeds",
-        "last weights, held-out mean: median (worst)",
-        "best checkpoint, held-out mean",
-        "last weights, far: median (worst)",
-        "best checkpoint, far",
-        "last weights, wide",
-    ]
+def ends(runs):
+    """Return how the episodes of failing evaluations end."""
     lines = []
-    for row in rows:
-        mine = [one for one in run.valid(runs, row) if one.best is not None]
-        names = ("held_out", "best", "far", "best_far", "wide")
-        figures = [cell(mine, name) for name in names]
-        if mine:
-            lines.append([row.label, str(len(mine)), *figures])
-    return table(header, lines)
-
-
-def in_steps(runs):
-    """Return shares of passes, and how many runs have a confirmed pass and when."""
-    solved = known(runs, "solved")
-    return {
-        "seeds": len(runs),
-        "shares": known(runs, "share"),
-        "solved": int(np.isfinite(solved).sum()),
-        "steps": [float(np.median(solved)), max(solved)],
-    }
-
-
-def summary(row, runs, own):
-    """Return what the comparison says of one contestant; `own` are the notebook's."""
-    mine = seconds_of(runs)
-    ratio = np.median(mine) / np.median(own)
-    rng = np.random.default_rng(0)
-    slow = np.median(rng.choice(mine, size=(10_000, len(mine))), axis=1)
-    fast = np.median(rng.choice(own, size=(10_000, len(own))), axis=1)
-    # a value that occurs, because infinity and a number have no middle
-    limits = np.percentile(slow / fast, [2.5, 97.5], method="inverted_cdf")
-    return {
-        **in_steps(runs),
-        "seconds": float(np.median(mine)),
-        "ratio": [float(ratio), *limits.tolist()],
-        "us_per_step": float(np.median(known(runs, "us_per_step"))),
-    }
-
-
-def seconds_of(runs):
-    """Return the seconds to a confirmed pass; infinity where there is none."""
-    return [np.inf if one.seconds is None else one.seconds for one in runs]
-
-
-def comparison(runs):
-    """Return the summary of each contestant.
-
-    It is made from the runs if all of them are there with their times. Otherwise it is
-    that of an earlier measurement, which contest.json keeps.
-    """
-    found = {}
-    own = seconds_of(run.valid(runs, CONTEST[0]))
-    for row in CONTEST:
-        mine = run.valid(runs, row)
-        timed = known(mine, "us_per_step")
-        if len(timed) < len(row.seeds):
-            return json.loads(COMPARED.read_text(encoding="utf-8"))
-        found[row.label] = summary(row, mine, own)
-    return found
-
-
-def compared(one):
-    """Return the figures of a contestant's summary as text."""
-    shares, (steps, last) = one["shares"], one["steps"]
-    ratio, low, high = one["ratio"]
-    return {
-        "share": f"{share(np.mean(shares))} ({share(min(shares))})",
-        "steps": f"{count(steps)} ({count(last)})",
-        "ratio": f"{rounded(ratio)} [{rounded(low)}, {rounded(high)}]",
-    }
-
-
-def at_own_length(row, runs):
-    """Return the summary of a row with more steps than the others, or the saved one."""
-    mine = run.valid(runs, row)
-    if len(mine) < len(row.seeds):
-        return json.loads(COMPARED.read_text(encoding="utf-8"))[row.label]
-    return in_steps(mine)
-
-
-def own_length(runs):
-    """Return the table of those that have a length of their own."""
-    header = ["", "steps", "share of passes, each seed", "confirmed"]
-    header.append("steps to a confirmed pass: median (worst)")
-    lines = []
-    for row in OWN_LENGTH:
-        one = at_own_length(row, runs)
-        shares = ", ".join(map(share, sorted(one["shares"])))
-        solved = f"{one['solved']} of {one['seeds']}"
-        steps = f"{count(one['steps'][0])} ({count(one['steps'][1])})"
-        lines.append([row.label, count(row.steps), shares, solved, steps])
-    return table(header, lines)
-
-
-def contest(runs):
-    """Return the table of the comparison."""
-    header = [
-        "",
-        "share of passes: mean (worst)",
-        "confirmed",
-        "steps to a confirmed pass: median (worst)",
-        "steps, times the notebook's",
-        "seconds to it: median",
-        "seconds, times the notebook's [95 %]",
-        "µs a step",
-    ]
-    found = comparison(runs)
-    own = found[CONTEST[0].label]
-    lines = []
-    for row in CONTEST:
-        one = found[row.label]
-        figures = compared(one)
-        lines.append(
-            [
-                row.label,
-                figures["share"],
-                f"{one['solved']} of {one['seeds']}",
-                figures["steps"],
-                rounded(one["steps"][0] / own["steps"][0]),
-                rounded(one["seconds"]),
-                figures["ratio"],
-                f"{one['us_per_step']:.0f}",
-            ]
-        )
-    return table(header, lines)
-
-
-def rank_correlation(one, other):
-    """Return Spearman's rank correlation; what is equal shares its mean rank."""
-    ranks = []
-    for values in (np.array(one), np.array(other)):
-        below = (values[None] < values[:, None]).sum(axis=1)
-        equal = (values[None] == values[:, None]).sum(axis=1)
-        ranks.append(below + (equal - 1) / 2)
-    return float(np.corrcoef(ranks)[0, 1])
-
-
-def gap_sizes(runs):
-    """Return the table of the action gap at rest beside the share of passes."""
-    header = [
-        "",
-        "seeds",
-        "share of passes: mean (worst)",
-        "agreement: median",
-        "size ÷ spread: median",
-        "rank correlation of share and agreement",
-        "of share and size ÷ spread",
-    ]
-    lines = []
-    for row in GAP_ROWS:
-        mine = [one for one in run.valid(runs, row) if one.ratio is not None]
-        shares = known(mine, "share")
-        cells = [row.label, str(len(mine)), pairs(mine).get("share", "–")]
-        for name in ("agreement", "ratio"):
-            values = known(mine, name)
-            cells.append(rounded(np.median(values)) if values else "–")
-        for name in ("agreement", "ratio"):
-            varies = len(set(shares)) > 2
-            found = rank_correlation(shares, known(mine, name)) if varies else None
-            cells.append(f"{found:.2f}" if varies else "–")
-        lines.append(cells)
+    for row in (PLAIN, CAREFUL):
+        counts = pd.DataFrame(frame_of(runs, row).ends.tolist()).sum()
+        shares = [f"{share:.0%}" for share in counts / counts.sum()]
+        lines.append([row.label, f"{counts.sum():,}", *shares])
+    header = ["", "episodes", "left end", "right end", "pole", "clock reached"]
     return table(header, lines)
 
 
 def exchanged(found):
-    """Return the table of the exchange of gaps."""
-    header = ["", "networks", "pass before", "with the other's gap"]
-    header += ["score before: median", "with the other's gap"]
+    """Return the table of the exchange: how each policy scores, how many pass."""
+    scores = pd.DataFrame([one["scores"] for one in found])
     lines = []
-    for name, label in (("plain", PLAIN.label), ("final", FINAL.label)):
-        scores = [[one[name], one[f"{name}_given"]] for one in found]
-        passes = (np.array(scores) >= 475).sum(axis=0)
-        middles = np.median(scores, axis=0)
-        cells = [str(len(found)), *map(str, passes), *(f"{m:.0f}" for m in middles)]
-        lines.append([label, *cells])
-    return table(header, lines)
+    for name, values in scores.items():
+        passes = f"{(values >= PASS).sum()} of {len(values)}"
+        lines.append([name, passes, median_range(values)])
+    return table(["", "pass", "score: median (range)"], lines)
 
 
 def all_tables(runs, found):
-    """Return the text of each table by its name; `found` are exchanged gaps."""
-    names = ("elsewhere", "single", "together", "dose", "taken", "acrobot", "rule")
-    texts = {name: of_rows(TABLES[name], runs) for name in names}
-    texts["contest"] = contest(runs)
-    texts["own length"] = own_length(runs)
-    texts["checkpoints"] = checkpoints(
-        [PLAIN, CAREFUL, FINAL, MASTER, *CONTEST, *OWN_LENGTH, *ELSEWHERE], runs
-    )
-    texts["gap sizes"] = gap_sizes(runs)
-    texts["gaps exchanged"] = exchanged(found)
-    return texts
+    """Return the text of each table by its name; `found`: cases of the exchange."""
+    rescued = [*OURS, *CONTEST, CLEANRL]
+    return {
+        "agents": of_rows(TABLES["agents"], runs, (*LEARNT, WIDE)),
+        "rescue": of_rows(rescued, runs, (SEEDS, LAST, BEST, ALL, BEST_ALL, PLAYED)),
+        "contest": of_rows(TABLES["contest"], runs, (SEEDS, SHARE, AFTER, CONFIRMED)),
+        "elsewhere": of_rows(ELSEWHERE, runs, (SEEDS, SHARE, AFTER, FIRST, LAST)),
+        "dose": of_rows(TABLES["dose"], runs, LEARNT),
+        "single": single(runs),
+        "runaway": of_rows(TABLES["runaway"], runs, (SEEDS, SHARE, VALUE)),
+        "parts": of_rows(TABLES["parts"], runs, (SEEDS, THREE, VALUE)),
+        "acrobot": of_rows(TABLES["acrobot"], runs, (SEEDS, SHARE, FIRST)),
+        "inside": inside(runs),
+        "correlation": correlation(runs),
+        "ends": ends(runs),
+        "exchange": exchanged(found),
+    }
 
 
 def filled(text, texts):
     """Return the report with its tables; each table that it names has to exist."""
-
-    def put(match):
-        return f"{match[1]}{texts[match[2]]}\n{match[3]}"
-
-    return MARKED.sub(put, text)
+    return MARKED.sub(lambda match: f"{match[1]}{texts[match[2]]}\n{match[3]}", text)
 
 
-def draw_dose(runs, path):
-    """Save a figure of the share of passes against ε′, a dot for each seed."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    ax = figure.subplots()
-    rng = np.random.default_rng(0)
-    looks = {False: (ORANGE, "o", "without mirror"), True: (BLUE, "^", "with mirror")}
-    for mirror, (color, marker, label) in looks.items():
-        means = {}
-        for row in DOSE:
-            shares = known(run.valid(runs, row), "share")
-            if row.mirror == mirror and shares:
-                epsilon = row.targets.get("epsilon", 0.0)
-                x = epsilon + rng.uniform(-0.015, 0.015, len(shares))
-                ax.scatter(x, shares, color=color, marker=marker, alpha=0.4)
-                means[epsilon] = np.mean(shares)
-        ax.plot(list(means), list(means.values()), color=color, label=label)
-    ax.set(xlabel="ε′", ylabel="share of passes")
-    ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+def draw(runs, found, path):
+    """Save a figure: shares of passes of each seed, and scores after the exchange."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for row, color in ((PLAIN, ORANGE), (CAREFUL, GREY), (FINAL, BLUE)):
+        frame = frame_of(runs, row)
+        left.scatter(frame.slope, frame.churn, s=14, color=color, label=row.label)
+    left.set(xlabel="slope, per degree of lean", ylabel="churn", yscale="log")
+    left.legend(frameon=False)
+    scores = pd.DataFrame([one["scores"] for one in found])
+    for place, name in enumerate(DRAWN):
+        spread = [place + 0.02 * (i % 15 - 7) for i in range(len(scores))]
+        right.scatter(scores[name], spread, s=14, color=DRAWN[name])
+    right.axvline(PASS, color=GREY, linewidth=0.8)
+    right.set_yticks(range(len(DRAWN)), list(DRAWN))
+    right.invert_yaxis()
+    right.set(xlabel="score")
     figure.savefig(path, metadata={"Software": None})
 
 
-def draw_beyond(runs, path):
-    """Save a figure of the starts survived beyond the clock, a dot for each seed."""
-    rows = []
-    for row in (PLAIN, *TOGETHER):
-        if known(run.valid(runs, row), "far"):
-            rows.append(row)
-    figure = Figure(figsize=(10, 1.2 + 0.4 * len(rows)), layout="constrained")
-    rng = np.random.default_rng(0)
-    titles = {"far": "far, share of starts", "wide": "wide, share of starts"}
-    axes = figure.subplots(1, 2, sharey=True)
-    for ax, (name, title) in zip(axes, titles.items(), strict=True):
-        for place, row in enumerate(rows):
-            values = known(run.valid(runs, row), name)
-            y = place + rng.uniform(-0.2, 0.2, len(values))
-            ax.scatter(values, y, color=BLUE, alpha=0.5, s=16)
-            ax.plot(np.median(values), place, "|", color=ORANGE, markersize=18)
-        ax.set(xlim=(-0.05, 1.05), xlabel=title)
-    axes[0].set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
-    axes[0].invert_yaxis()
-    figure.savefig(path, metadata={"Software": None})
+DRAWN = {
+    "plain": ORANGE,
+    "plain, other's pole": ORANGE,
+    "plain, final's cart": ORANGE,
+    "plain, final's pole": ORANGE,
+    "plain + 50 θ + 15 θ̇": ORANGE,
+    "final, plain's cart": BLUE,
+    "final, plain's pole": BLUE,
+}
 
 
-def write(saved=run.SAVED, quick=False):
-    """Write README.md from the tracked runs, or the tables alone of other ones."""
+def quick_look(saved):
+    """Write the tables of short runs beside their file."""
     runs = run.load(saved)
-    if saved != run.SAVED:
-        lines = []
-        for name, rows in TABLES.items():
-            shown = [shortened(row) for row in rows] if quick else rows
-            lines += [f"## {name}", of_rows(shown, runs)]
-        path = saved.with_suffix(".md")
-        path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
-        return path
-    texts = all_tables(runs, gaps.counted(gaps.load()))
+    parts = []
+    for name, rows in TABLES.items():
+        text = of_rows([shortened(row) for row in rows], runs, (SEEDS, SHARE, FIRST))
+        parts += [f"## {name}", text]
+    path = saved.with_suffix(".md")
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return path
+
+
+def write():
+    """Write README.md from the tracked runs, unless some of them do not count."""
+    runs = run.load()
+    notes = [note for row in all_rows().values() for note in run.not_counted(runs, row)]
+    if notes:
+        raise SystemExit("\n".join(notes))
+    found = exchange.load()
     text = README.read_text(encoding="utf-8")
-    README.write_text(filled(text, texts), encoding="utf-8")
-    draw_dose(runs, run.RESULTS / "dose.png")
-    draw_beyond(runs, run.RESULTS / "beyond.png")
+    README.write_text(filled(text, all_tables(runs, found)), encoding="utf-8")
+    draw(runs, found, RESULTS / "reason.png")
     return README
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from notebooks.dqn_helpers import cart
 
-NETWORKS = (7, 5)  # how many of each curve are kept
+NETWORKS = (8, 5)  # how many of each curve are kept
 TITLES = ("plain DQN", "one line changed")
 LINES = (
     "next_value = next_q.amax(dim=1)",
@@ -57,7 +57,10 @@ def decoded(tensors):
     arrays = {}
     for name, tensor in tensors.items():
         integers = np.frombuffer(base64.b64decode(tensor["values"]), "<i2")
-        arrays[name] = integers * tensor["scale"]
+        arrays[name] = integers * np.float32(tensor["scale"])
+    for name in ("layer1", "layer2", "layer3"):
+        width = len(arrays[f"{name}.bias"])
+        arrays[f"{name}.weight"] = arrays[f"{name}.weight"].reshape(width, -1)
     return arrays
 
 
@@ -65,8 +68,7 @@ def side_of(arrays, state):
     """Return where a network pushes: 1 is right, −1 is left."""
     values = state / arrays["scale"]
     for name in ("layer1", "layer2", "layer3"):
-        weight = arrays[f"{name}.weight"].reshape(-1, len(values))
-        values = weight @ values + arrays[f"{name}.bias"]
+        values = arrays[f"{name}.weight"] @ values + arrays[f"{name}.bias"]
         if name != "layer3":
             values = values.clip(min=0)
     return 1 if values[1] > values[0] else -1

@@ -148,8 +148,8 @@ def curves_data(curves, threshold, most):
 
 # ---------- stills ----------
 
-# Drawn at three times their size; shrinking them makes the edges smooth.
-BIG = 3
+# Drawn at twice their size; shrinking them makes the edges smooth.
+BIG = 2
 
 
 def blank(width, height):

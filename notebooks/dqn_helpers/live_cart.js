@@ -137,17 +137,14 @@
         <rect class="body" x="-26" y="0" width="52" height="25" rx="4" />
       </g>
     </svg>
-    <p class="line">
-      <span role="status"><b class="name"></b> <span class="what"></span></span>
-      <span class="steps"></span>
-    </p>
+    <p class="line" role="status"><b class="name"></b> <span class="what"></span></p>
     <div class="buttons"><button class="go"></button><select aria-label="Speed"
       data-only="play drivers curves film">
       <option value="0.25">quarter speed</option>
       <option value="0.5">half speed</option>
       <option value="1">full speed</option>
       <option value="2">double speed</option>
-    </select></div>
+    </select><span class="steps"></span></div>
     <p data-only="preview curves"><b>Drag the ring along the curve</b>, or move it with ←
       and →. The network of that moment takes over the cart.</p>
     <p class="help" data-only="preview curves">Steps that the pole stays up (mean of 20
@@ -207,13 +204,13 @@
       find(".scene g").style.transform = `translate(${100 * x}px)`;
       find(".pole").style.transform = `rotate(${angle}rad)`;
       const last = film ? film.length - 1 : 500;
-      find(".steps").textContent = `Step ${game.steps} of ${last}.`;
+      find(".steps").textContent = `step ${game.steps} of ${last}`;
       if (find(".values")) drawValues();
     };
 
     const drawValues = () => {
       const { network } = game.driver;
-      find(".values").style.visibility = network ? "visible" : "hidden";
+      find(".values").hidden = !network; // a rule by hand has no Q-values
       if (!network) return;
       const [left, right] = qValues(network, game.state);
       const gap = right - left;
@@ -308,7 +305,7 @@
       const button = document.createElement("button");
       button.textContent = way.text;
       button.onclick = keys[way.key];
-      find(".buttons").append(button);
+      find(".steps").before(button);
     }
     scene.onkeydown = (event) => {
       const act = keys[(event.shiftKey ? "Shift+" : "") + event.key];
