@@ -1,18 +1,14 @@
 """Helpers that several test files use."""
 
-import contextlib
 import itertools
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import urllib.request
 from types import SimpleNamespace
 
 import nbformat
-import pytest
 from matplotlib.colors import to_hex
 from playwright.sync_api import sync_playwright
 
@@ -173,39 +169,6 @@ def edited(**parameters):
         cell.source, count = old.subn(lambda _, new=new: new, cell.source)
         assert count == 1, name
     return notebook
-
-
-@contextlib.contextmanager
-def jupyterlab(folder):
-    """JupyterLab without a user's settings, on this machine alone; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    command += ["--expose-app-in-browser", "--ip=127.0.0.1", f"--port={port}"]
-    command += ["--ServerApp.port_retries=0", "--LabApp.news_url=None"]
-    command += ["--IdentityProvider.token="]
-    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    own = {}
-    for kind in ("CONFIG", "RUNTIME"):
-        own[f"JUPYTER_{kind}_DIR"] = str(folder / ".own" / kind)
-    log = (folder / "server.log").open("w", encoding="utf-8")
-    environment = {**os.environ, **own}
-    server = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=log, stderr=log
-    )
-    try:
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=10)
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(0.2)
-                pytest.fail((folder / "server.log").read_text(encoding="utf-8"))
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(60)
 
 
 def chromium():

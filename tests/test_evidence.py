@@ -479,15 +479,18 @@ def test_what_is_tracked_comes_from_the_runs(lesson, cell, final):
     assert [numbers["share_of_passes"] for numbers in metrics] == [1, 1, 0]
 
 
-def test_an_agent_saved_on_a_gpu_is_the_same_without_one(
-    lesson, final, tmp_path, monkeypatch
+def test_an_agent_for_another_task_saved_on_a_gpu_is_the_same_without_one(
+    lesson, tmp_path, monkeypatch
 ):
-    saved = {"weights": final.policy_net.state_dict(), "made_with": {"scale": [1] * 4}}
+    scale = [1.0, 1.0, 1.0, 1.0, 6.0, 12.0]
+    net, states = lesson.DQN(6, 3, scale), torch.randn(50, 6)
+    saved = {"weights": net.state_dict(), "made_with": {"scale": scale}}
     with monkeypatch.context() as on_a_gpu:
         on_a_gpu.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
         torch.save(saved, tmp_path / "model.pt")
     loaded, _ = lesson.load_agent(tmp_path / "model.pt")
     assert {value.device.type for value in loaded.state_dict().values()} == {"cpu"}
+    assert torch.equal(net(states), loaded(states))
 
 
 def test_a_file_with_code_is_refused(lesson, tmp_path):

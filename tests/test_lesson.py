@@ -24,7 +24,6 @@ from tests.helpers import (
     code_cells,
     edited,
     execute,
-    jupyterlab,
     numbers,
     papermill,
     prose,
@@ -525,43 +524,3 @@ def test_every_cell_may_be_run_twice_and_training_interrupted(tmp_path):
         assert "image/png" in cell.outputs[0].data
         again = "train(settings, careful_targets, remember_mirrored).durations"
         assert run(f"print(final.durations == {again})") == "True\n"
-
-
-MOST_PICTURES = """() => {
-  window.most = 0;
-  const look = () => {
-    for (const cell of document.querySelectorAll('.jp-CodeCell')) {
-      const shown = cell.querySelectorAll('.jp-OutputArea img');
-      const trains = cell.textContent.includes('show=live_plot(');
-      if (trains) window.most = Math.max(window.most, shown.length);
-    }
-    requestAnimationFrame(look);
-  };
-  look();
-}"""
-
-
-@pytest.mark.full
-@pytest.mark.timeout(900)
-def test_jupyterlab_runs_every_cell_and_redraws_in_place(browser, tmp_path):
-    add_helpers(tmp_path)
-    notebook = edited(MAX_STEPS=1_000, EVAL_EVERY=100, COMPARE_SEEDS=0)
-    nbformat.write(notebook, tmp_path / "lesson.ipynb")
-    status = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
-    with jupyterlab(tmp_path) as address:
-        page, errors = browser.new_page(viewport={"width": 1200, "height": 900}), []
-        page.set_default_timeout(600_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(f"{address}/lab/tree/lesson.ipynb")
-        page.wait_for_selector(".jp-Notebook .jp-Cell")
-        page.wait_for_function(f"{status} === 'idle'")
-        page.evaluate("jupyterapp.commands.execute('editmenu:clear-all')")
-        page.evaluate(MOST_PICTURES)
-        run_all = "jupyterapp.commands.execute('notebook:run-all-cells')"
-        page.evaluate(f"() => {{ {run_all}.then(() => {{ window.ended = 1; }}); }}")
-        page.wait_for_function(f"window.ended && {status} === 'idle'")
-        assert page.evaluate("window.most") == 1, "curves are redrawn in place"
-        model = page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON()")
-        check_outputs(nbformat.from_dict(model))
-        assert errors == []
-        page.close()
