@@ -13,15 +13,11 @@ from matplotlib.figure import Figure
 from . import exchange, run
 from .rows import (
     CAREFUL,
-    CLEANRL,
-    CONTEST,
-    ELSEWHERE,
     FINAL,
     HERE,
     OURS,
     PLAIN,
     RESULTS,
-    SINGLE,
     TABLES,
     all_rows,
     shortened,
@@ -40,7 +36,8 @@ def frame_of(runs, row):
         frame["slope"] = [pd.Series(one).median() for one in frame.slopes]
         frame["churn"] = [pd.Series(one, dtype=float).mean() for one in frame.churns]
     if "share_after" in frame:
-        frame["share_after"] = frame.share_after.astype(float).fillna(0.0)
+        never = frame.first_pass == math.inf
+        frame["share_after"] = frame.share_after.astype(float).mask(never, 0.0)
     if "means" in frame:
         frame["last_three"] = [pd.Series(one[-3:]).mean() for one in frame.means]
     return frame
@@ -90,27 +87,37 @@ def how_many(values):
 
 COLUMNS = {  # title → name of a figure, how the figures become text
     "seeds": ("seed", len),
-    "share of passes: mean (worst)": ("share", mean_worst),
-    "after the first pass: mean (worst)": ("share_after", mean_worst),
-    "first pass, step: median (worst)": ("first_pass", median_latest),
-    "confirmed pass, step: median (worst)": ("solved", median_latest),
-    "last weights, score: median (worst)": ("held_out", median_lowest),
-    "best copy, score: median (worst)": ("best", median_lowest),
-    "last weights, far: median (worst)": ("far", median_lowest),
-    "best copy, far: median (worst)": ("best_far", median_lowest),
-    "last weights, wide: median (worst)": ("wide", median_lowest),
-    "best copy, wide: median (worst)": ("best_wide", median_lowest),
-    "last weights survive from all starts": ("far", how_many),
-    "best copy does": ("best_far", how_many),
-    "steps played to choose it: median": ("played", lambda v: f"{v.median():,.0f}"),
-    "slope: median (range)": ("slope", median_range),
-    "churn: median (range)": ("churn", fine_range),
-    "value in the middle: median (range)": ("value", median_range),
-    "last three evaluations: median (range)": ("last_three", median_range),
+    "share of passes": ("share", mean_worst),
+    "after the first": ("share_after", mean_worst),
+    "first pass": ("first_pass", median_latest),
+    "confirmed": ("solved", median_latest),
+    "score": ("held_out", median_lowest),
+    "best copy's": ("best", median_lowest),
+    "far": ("far", median_lowest),
+    "wide": ("wide", median_lowest),
+    "far from all starts": ("far", how_many),
+    "best copy": ("best_far", how_many),
+    "steps played": ("played", lambda values: f"{values.median():,.0f}"),
+    "slope": ("slope", median_range),
+    "churn": ("churn", fine_range),
+    "value": ("value", median_range),
+    "last three evaluations": ("last_three", median_range),
 }
-SEEDS, SHARE, AFTER, FIRST, CONFIRMED, LAST, BEST, FAR, BEST_FAR, WIDE = [*COLUMNS][:10]
-BEST_WIDE, ALL, BEST_ALL, PLAYED, SLOPE, CHURN, VALUE, THREE = [*COLUMNS][10:]
-LEARNT = (SEEDS, SHARE, AFTER, FIRST, FAR)
+(
+    SEEDS,
+    SHARE,
+    AFTER,
+    FIRST,
+    CONFIRMED,
+    SCORE,
+    BEST,
+    FAR,
+    WIDE,
+    ALL,
+    BEST_ALL,
+    PLAYED,
+) = [*COLUMNS][:12]
+SLOPE, CHURN, VALUE, THREE = [*COLUMNS][12:]
 
 
 def table(header, lines):
@@ -122,7 +129,8 @@ def table(header, lines):
 def cell(frame, title):
     """Return a figure of a row's runs as text."""
     name, as_text = COLUMNS[title]
-    return as_text(frame[name]) if name in frame else "–"
+    values = frame[name].dropna() if name in frame else []
+    return as_text(values) if len(values) else "–"
 
 
 def of_frames(frames, titles):
@@ -144,29 +152,17 @@ def of_rows(rows, runs, titles):
 # The tables.
 
 
-def single(runs):
-    """Return the table of single parts, beside plain DQN on the same seeds."""
+def variants(runs):
+    """Return the table of variants, beside plain DQN on the same seeds."""
     plain = frame_of(runs, PLAIN)
+    titles = (SEEDS, SHARE, AFTER, FIRST, FAR, SLOPE)
     lines = []
-    for row in SINGLE:
+    for row in TABLES["variants"]:
         frame = frame_of(runs, row)
-        same = plain[plain.seed.isin(frame.seed)] if len(frame) else plain[:0]
-        beside = cell(same, SHARE) if len(same) else "–"
-        lines.append([row.label, *[cell(frame, t) for t in LEARNT], beside])
-    return table(["", *LEARNT, "plain DQN's share, the same seeds"], lines)
-
-
-def inside(runs):
-    """Return the table of slope and churn beside the share of passes."""
-    frames = {}
-    for row in [*OURS, *SINGLE[-6:], *CONTEST, CLEANRL, *ELSEWHERE]:
-        frames[row.label] = frame_of(runs, row)
-    careful = frames[CAREFUL.label]
-    if len(careful):
-        frames["careful target, seeds with a share below 0.5"] = careful[
-            careful.share < 0.5
-        ]
-    return of_frames(frames, (SEEDS, SHARE, SLOPE, CHURN))
+        same = plain[plain.seed.isin(frame.get("seed", []))]
+        cells = [cell(frame, title) for title in titles]
+        lines.append([row.label, *cells, f"{same.share.mean():.2f}"])
+    return table(["", *titles, "plain DQN, same seeds"], lines)
 
 
 def correlation(runs):
@@ -174,7 +170,7 @@ def correlation(runs):
     lines = []
     for row in (PLAIN, CAREFUL):
         frame = frame_of(runs, row)
-        ranks = frame[["share", "slope", "churn"]].corr("spearman").share
+        ranks = frame[["share", "slope", "churn"]].rank().corr().share
         lines.append([row.label, len(frame), number(ranks.slope), number(ranks.churn)])
     header = ["", SEEDS, "share and slope", "share and churn"]
     return table(header, lines)
@@ -203,18 +199,18 @@ def exchanged(found):
 
 def all_tables(runs, found):
     """Return the text of each table by its name; `found`: cases of the exchange."""
-    rescued = [*OURS, *CONTEST, CLEANRL]
+    titles = {
+        "agents": (SEEDS, SHARE, AFTER, FIRST, FAR, WIDE, SLOPE, CHURN),
+        "others": (SEEDS, SHARE, AFTER, CONFIRMED, SLOPE, CHURN),
+        "parts": (SEEDS, THREE, VALUE),
+        "acrobot": (SEEDS, SHARE, FIRST),
+    }
+    texts = {name: of_rows(TABLES[name], runs, titles[name]) for name in titles}
+    rescue = (SCORE, BEST, ALL, BEST_ALL, PLAYED)
     return {
-        "agents": of_rows(TABLES["agents"], runs, (*LEARNT, WIDE)),
-        "rescue": of_rows(rescued, runs, (SEEDS, LAST, BEST, ALL, BEST_ALL, PLAYED)),
-        "contest": of_rows(TABLES["contest"], runs, (SEEDS, SHARE, AFTER, CONFIRMED)),
-        "elsewhere": of_rows(ELSEWHERE, runs, (SEEDS, SHARE, AFTER, FIRST, LAST)),
-        "dose": of_rows(TABLES["dose"], runs, LEARNT),
-        "single": single(runs),
-        "runaway": of_rows(TABLES["runaway"], runs, (SEEDS, SHARE, VALUE)),
-        "parts": of_rows(TABLES["parts"], runs, (SEEDS, THREE, VALUE)),
-        "acrobot": of_rows(TABLES["acrobot"], runs, (SEEDS, SHARE, FIRST)),
-        "inside": inside(runs),
+        **texts,
+        "rescue": of_rows([*OURS, *TABLES["others"]], runs, rescue),
+        "variants": variants(runs),
         "correlation": correlation(runs),
         "ends": ends(runs),
         "exchange": exchanged(found),
