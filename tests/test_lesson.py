@@ -235,6 +235,17 @@ def test_each_row_of_the_table_is_of_its_own_agent(run, lesson, again):
     assert first == {name: rows[name] for name in first} and len(first) == 2
 
 
+def test_the_rules_by_hand_have_their_own_scores(run, lesson):
+    def falls(states):
+        return states[:, 2] + states[:, 3] > 0
+
+    printed = text_of(cell_of(run.notebook, "for rule in (random_pushes"))
+    means = [numbers(line)[-1] for line in printed.splitlines()]
+    falling = lesson.evaluate(falls, lesson.HELD_OUT_STARTS).mean()
+    leaning = lesson.evaluate(lambda s: s[:, 2] > 0, lesson.HELD_OUT_STARTS).mean()
+    assert means[1:] == [leaning, falling] and means[0] < leaning
+
+
 def same_course(points, result):
     """Whether the points of a live cart's curve are the evaluations of a run."""
     evaluations = [(e.step, e.mean) for e in result.evaluations]
