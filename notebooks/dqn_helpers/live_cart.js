@@ -145,8 +145,8 @@
       <option value="1">full speed</option>
       <option value="2">double speed</option>
     </select><span class="steps"></span></div>
-    <p data-only="preview curves"><b>Drag the ring along the curve</b>, or move it with ←
-      and →. The network of that moment takes over the cart.</p>
+    <p data-only="preview curves"><b>Drag the ring along the curve</b>, or move it with
+      ← and →. The network of that moment takes over the cart.</p>
     <p class="help" data-only="preview curves">Steps that the pole stays up (mean of 20
       games):</p>
     <svg class="curve" data-only="preview curves"></svg>
@@ -466,8 +466,8 @@
       if (game.ending && cart.running) run(true);
     };
 
-    // The preview and films begin when they are first seen, unless motion disturbs. What
-    // is out of sight waits.
+    // The preview and films begin when they are first seen, unless motion disturbs.
+    // What is out of sight waits.
     let mayBegin = (mode === "preview" || film) && !calm;
     const watch = (sights) => {
       inSight = sights.at(-1).isIntersecting;
@@ -494,17 +494,17 @@
     return own.length ? own.reduce(better) : null;
   };
 
-  // Notebooks have keys for cells, such as `d d`. While the cart has the focus, keys are
-  // the cart's alone; those with Ctrl, Alt or Cmd stay the notebook's.
+  // Notebooks have keys for cells, such as `d d`. While the cart has the focus, keys
+  // are the cart's alone; those with Ctrl, Alt or Cmd stay the notebook's.
   const isForNotebook = (event) => event.ctrlKey || event.altKey || event.metaKey;
 
   const keepKeys = (root) => {
     const parts = [root, ...root.querySelectorAll("button, select, [tabindex]")];
     const guard = (event) => {
-      const off = isForNotebook(event);
+      const own = !isForNotebook(event);
       // JupyterLab and Notebook 7 look for this attribute.
-      for (const part of parts) part.toggleAttribute("data-lm-suppress-shortcuts", !off);
-      if (!off && event.type === "keydown") event.stopPropagation();
+      for (const part of parts) part.toggleAttribute("data-lm-suppress-shortcuts", own);
+      if (own && event.type === "keydown") event.stopPropagation();
       if (event.key === "Escape") leave(root);
     };
     for (const type of ["keydown", "keyup", "focusin"]) {
