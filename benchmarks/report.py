@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from . import exchange, run
 from .rows import (
     CAREFUL,
+    CLEANRL,
+    CONTEST,
     FINAL,
     HERE,
     OURS,
@@ -103,21 +105,6 @@ COLUMNS = {  # title → name of a figure, how the figures become text
     "value": ("value", median_range),
     "last three evaluations": ("last_three", median_range),
 }
-(
-    SEEDS,
-    SHARE,
-    AFTER,
-    FIRST,
-    CONFIRMED,
-    SCORE,
-    BEST,
-    FAR,
-    WIDE,
-    ALL,
-    BEST_ALL,
-    PLAYED,
-) = [*COLUMNS][:12]
-SLOPE, CHURN, VALUE, THREE = [*COLUMNS][12:]
 
 
 def table(header, lines):
@@ -133,35 +120,29 @@ def cell(frame, title):
     return as_text(values) if len(values) else "–"
 
 
-def of_frames(frames, titles):
-    """Return a table of figures, a line for each label."""
-    lines = [[label, *[cell(frames[label], t) for t in titles]] for label in frames]
-    return table(["", *titles], lines)
-
-
-def of_rows(rows, runs, titles):
+def of_rows(rows, runs, *titles):
     """Return a table of figures, a line for each row."""
-    frames = {}
+    lines = []
     for row in rows:
         frame = frame_of(runs, row)
         missing = len(row.seeds) - len(frame)
-        frames[row.label + (f" ({missing} seeds missing)" if missing else "")] = frame
-    return of_frames(frames, titles)
+        label = row.label + (f" ({missing} seeds missing)" if missing else "")
+        lines.append([label, *(cell(frame, title) for title in titles)])
+    return table(["", *titles], lines)
 
 
 # The tables.
 
 
-def variants(runs):
-    """Return the table of variants, beside plain DQN on the same seeds."""
+def beside_plain(rows, runs, *titles):
+    """Return a table of figures, beside plain DQN's share on the same seeds."""
     plain = frame_of(runs, PLAIN)
-    titles = (SEEDS, SHARE, AFTER, FIRST, FAR, SLOPE)
     lines = []
-    for row in TABLES["variants"]:
+    for row in rows:
         frame = frame_of(runs, row)
         same = plain[plain.seed.isin(frame.get("seed", []))]
         cells = [cell(frame, title) for title in titles]
-        lines.append([row.label, *cells, f"{same.share.mean():.2f}"])
+        lines.append([row.label, *cells, cell(same, "share of passes")])
     return table(["", *titles, "plain DQN, same seeds"], lines)
 
 
@@ -172,19 +153,15 @@ def correlation(runs):
         frame = frame_of(runs, row)
         ranks = frame[["share", "slope", "churn"]].rank().corr().share
         lines.append([row.label, len(frame), number(ranks.slope), number(ranks.churn)])
-    header = ["", SEEDS, "share and slope", "share and churn"]
-    return table(header, lines)
+    return table(["", "seeds", "share and slope", "share and churn"], lines)
 
 
 def ends(runs):
-    """Return how the episodes of failing evaluations end."""
-    lines = []
-    for row in (PLAIN, CAREFUL):
-        counts = pd.DataFrame(frame_of(runs, row).ends.tolist()).sum()
-        shares = [f"{share:.0%}" for share in counts / counts.sum()]
-        lines.append([row.label, f"{counts.sum():,}", *shares])
-    header = ["", "episodes", "left end", "right end", "pole", "clock reached"]
-    return table(header, lines)
+    """Return how the episodes of plain DQN's failing evaluations end."""
+    counts = pd.DataFrame(frame_of(runs, PLAIN).ends.tolist()).sum()
+    shares = [f"{share:.0%}" for share in counts / counts.sum()]
+    header = ["episodes", "left end", "right end", "pole", "clock reached"]
+    return table(header, [[f"{counts.sum():,}", *shares]])
 
 
 def exchanged(found):
@@ -199,21 +176,28 @@ def exchanged(found):
 
 def all_tables(runs, found):
     """Return the text of each table by its name; `found`: cases of the exchange."""
-    titles = {
-        "agents": (SEEDS, SHARE, AFTER, FIRST, FAR, WIDE, SLOPE, CHURN),
-        "others": (SEEDS, SHARE, AFTER, CONFIRMED, SLOPE, CHURN),
-        "parts": (SEEDS, THREE, VALUE),
-        "acrobot": (SEEDS, SHARE, FIRST),
-    }
-    texts = {name: of_rows(TABLES[name], runs, titles[name]) for name in titles}
-    rescue = (SCORE, BEST, ALL, BEST_ALL, PLAYED)
+    learnt = ("seeds", "share of passes", "after the first", "first pass", "far")
+    others = ("seeds", "share of passes", "after the first", "confirmed")
+    rescue = (
+        "score",
+        "best copy's",
+        "far from all starts",
+        "best copy",
+        "steps played",
+    )
+    parts = ("seeds", "last three evaluations", "value")
+    inside = ("slope", "churn")
+    rescued = [*OURS, *CONTEST, CLEANRL]
     return {
-        **texts,
-        "rescue": of_rows([*OURS, *TABLES["others"]], runs, rescue),
-        "variants": variants(runs),
+        "agents": of_rows(TABLES["agents"], runs, *learnt, "wide", *inside),
+        "rescue": of_rows(rescued, runs, *rescue),
+        "exchange": exchanged(found),
         "correlation": correlation(runs),
         "ends": ends(runs),
-        "exchange": exchanged(found),
+        "variants": beside_plain(TABLES["variants"], runs, *learnt, "slope"),
+        "acrobot": of_rows(TABLES["acrobot"], runs, *learnt[:4]),
+        "others": of_rows(TABLES["others"], runs, *others, *inside),
+        "parts": of_rows(TABLES["parts"], runs, *parts),
     }
 
 
@@ -223,7 +207,7 @@ def filled(text, texts):
 
 
 def draw(runs, found, path):
-    """Save a figure: shares of passes of each seed, and scores after the exchange."""
+    """Save a figure: churn against slope, a dot a seed; scores after the exchange."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for row, color in ((PLAIN, ORANGE), (CAREFUL, GREY), (FINAL, BLUE)):
@@ -258,7 +242,8 @@ def quick_look(saved):
     runs = run.load(saved)
     parts = []
     for name, rows in TABLES.items():
-        text = of_rows([shortened(row) for row in rows], runs, (SEEDS, SHARE, FIRST))
+        short = [shortened(row) for row in rows]
+        text = of_rows(short, runs, "seeds", "share of passes", "first pass")
         parts += [f"## {name}", text]
     path = saved.with_suffix(".md")
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
