@@ -73,10 +73,7 @@ def verdict(result):
     if passed is None:
         steps = result.evaluations[-1].step
         return f"No evaluation reaches {result.threshold:.0f} within {steps:,} steps."
-    sentence = (
-        f"The first pass comes at step {passed.step:,}, "
-        f"after {passed.seconds:.1f} seconds of training"
-    )
+    sentence = f"The first pass comes at step {passed.step:,}"
     later = [e for e in result.evaluations if e.step > passed.step]
     if not later:
         return sentence + "."
