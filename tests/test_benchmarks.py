@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks import agents, exchange, measure, report, rows, run
+from tests.helpers import prose
 from tools.load_definitions import NOTEBOOK, ROOT
 
 PYTHON = ROOT / ".venv-bench" / "bin" / "python"
@@ -408,6 +409,69 @@ def test_the_report_has_the_tables_of_the_tracked_runs(runs):
     texts = report.all_tables(runs, exchange.load())
     assert report.filled(text, texts) == text
     assert {name for _, name, _ in report.MARKED.findall(text)} == set(texts)
+
+
+def sentences(text):
+    """The sentences and the lines of tables of a text."""
+    return re.split(r"(?<=[.?!])\s+|\n", text)
+
+
+def quoted(runs):
+    """What is quoted: where, words of its sentence, figures as they stand there."""
+    frames = {name: report.frame_of(runs, row) for name, row in rows.all_rows().items()}
+    plain, careful = frames["plain DQN"], frames["careful target"]
+    found = pd.DataFrame([one["scores"] for one in exchange.load()]) >= 475
+
+    def share(label):
+        return f"{frames[label].share.mean():.2f}"
+
+    def whole(values):
+        return str((values == 1).sum())
+
+    def passing(name):
+        return str(found[name].sum())
+
+    def middle(values):
+        return f"{abs(values.median()):.2f}"
+
+    exact = json.loads(exchange.EXACT.read_text(encoding="utf-8"))["slope"]
+    tutorial, same = "PyTorch tutorial, today's settings", rows.SAME
+    both = ("page", "lesson")
+    return [
+        (both, "plain DQN", [share("plain DQN"), share("careful target")]),
+        (both, "best copy", [whole(plain.best_far[:20])]),
+        (both, "Acrobot", [share("Acrobot, ε′ = 0.7"), share("Acrobot, ε′ = 0.0")]),
+        (both, "tutorial", [share(f"{tutorial}, ε′ = 0.7"), share(tutorial)]),
+        (both, "Baselines3", [share(f"{same}, ε′ = 0.7"), share(same)]),
+        (both, "scaled inputs", [share("careful target, inputs not scaled")]),
+        (both, "10-step", [share("10-step returns")]),
+        (both, "CleanRL", [share("CleanRL's settings, 500,000 steps")]),
+        (("lesson",), "50,000", [share("plain DQN, 50,000 steps")]),
+        (("lesson",), "slope", [middle(plain.slope), middle(careful.slope)]),
+        (
+            ("lesson",),
+            "mirror",
+            [report.mean_worst(frames["final agent"].share)[-5:-1]],
+        ),
+        (
+            both,
+            "pass",
+            [passing("plain, final's pole"), passing("final, plain's pole")],
+        ),
+        (both, "15 θ̇", [passing("plain + 50 θ + 15 θ̇")]),
+        (both, "fiftieth", [passing("final × 0.2, disturbed")]),
+        (("page",), "Monte Carlo", [f"{exact:.2f}"]),
+    ]
+
+
+def test_page_and_lesson_quote_the_results(runs, committed):
+    texts = {"lesson": prose(committed)}
+    texts["page"] = report.README.read_text(encoding="utf-8")
+    for places, words, figures in quoted(runs):
+        for place in places:
+            there = [one for one in sentences(texts[place]) if words in one]
+            fitting = [one for one in there if all(figure in one for figure in figures)]
+            assert fitting, (place, words, figures)
 
 
 # Whole runs.
