@@ -15,13 +15,11 @@ from .rows import (
     CAREFUL,
     CLEANRL,
     CONTEST,
-    ELSEWHERE,
     FINAL,
     HERE,
     OURS,
     PLAIN,
     RESULTS,
-    SINGLE,
     TABLES,
     all_rows,
     shortened,
@@ -40,7 +38,8 @@ def frame_of(runs, row):
         frame["slope"] = [pd.Series(one).median() for one in frame.slopes]
         frame["churn"] = [pd.Series(one, dtype=float).mean() for one in frame.churns]
     if "share_after" in frame:
-        frame["share_after"] = frame.share_after.astype(float).fillna(0.0)
+        never = frame.first_pass == math.inf
+        frame["share_after"] = frame.share_after.astype(float).mask(never, 0.0)
     if "means" in frame:
         frame["last_three"] = [pd.Series(one[-3:]).mean() for one in frame.means]
     return frame
@@ -90,27 +89,22 @@ def how_many(values):
 
 COLUMNS = {  # title → name of a figure, how the figures become text
     "seeds": ("seed", len),
-    "share of passes: mean (worst)": ("share", mean_worst),
-    "after the first pass: mean (worst)": ("share_after", mean_worst),
-    "first pass, step: median (worst)": ("first_pass", median_latest),
-    "confirmed pass, step: median (worst)": ("solved", median_latest),
-    "last weights, score: median (worst)": ("held_out", median_lowest),
-    "best copy, score: median (worst)": ("best", median_lowest),
-    "last weights, far: median (worst)": ("far", median_lowest),
-    "best copy, far: median (worst)": ("best_far", median_lowest),
-    "last weights, wide: median (worst)": ("wide", median_lowest),
-    "best copy, wide: median (worst)": ("best_wide", median_lowest),
-    "last weights survive from all starts": ("far", how_many),
-    "best copy does": ("best_far", how_many),
-    "steps played to choose it: median": ("played", lambda v: f"{v.median():,.0f}"),
-    "slope: median (range)": ("slope", median_range),
-    "churn: median (range)": ("churn", fine_range),
-    "value in the middle: median (range)": ("value", median_range),
-    "last three evaluations: median (range)": ("last_three", median_range),
+    "share of passes": ("share", mean_worst),
+    "after the first": ("share_after", mean_worst),
+    "first pass": ("first_pass", median_latest),
+    "confirmed": ("solved", median_latest),
+    "score": ("held_out", median_lowest),
+    "best copy's": ("best", median_lowest),
+    "far": ("far", median_lowest),
+    "wide": ("wide", median_lowest),
+    "far from all starts": ("far", how_many),
+    "best copy": ("best_far", how_many),
+    "steps played": ("played", lambda values: f"{values.median():,.0f}"),
+    "slope": ("slope", median_range),
+    "churn": ("churn", fine_range),
+    "value": ("value", median_range),
+    "last three evaluations": ("last_three", median_range),
 }
-SEEDS, SHARE, AFTER, FIRST, CONFIRMED, LAST, BEST, FAR, BEST_FAR, WIDE = [*COLUMNS][:10]
-BEST_WIDE, ALL, BEST_ALL, PLAYED, SLOPE, CHURN, VALUE, THREE = [*COLUMNS][10:]
-LEARNT = (SEEDS, SHARE, AFTER, FIRST, FAR)
 
 
 def table(header, lines):
@@ -122,51 +116,34 @@ def table(header, lines):
 def cell(frame, title):
     """Return a figure of a row's runs as text."""
     name, as_text = COLUMNS[title]
-    return as_text(frame[name]) if name in frame else "–"
+    values = frame[name].dropna() if name in frame else []
+    return as_text(values) if len(values) else "–"
 
 
-def of_frames(frames, titles):
-    """Return a table of figures, a line for each label."""
-    lines = [[label, *[cell(frames[label], t) for t in titles]] for label in frames]
-    return table(["", *titles], lines)
-
-
-def of_rows(rows, runs, titles):
+def of_rows(rows, runs, *titles):
     """Return a table of figures, a line for each row."""
-    frames = {}
+    lines = []
     for row in rows:
         frame = frame_of(runs, row)
         missing = len(row.seeds) - len(frame)
-        frames[row.label + (f" ({missing} seeds missing)" if missing else "")] = frame
-    return of_frames(frames, titles)
+        label = row.label + (f" ({missing} seeds missing)" if missing else "")
+        lines.append([label, *(cell(frame, title) for title in titles)])
+    return table(["", *titles], lines)
 
 
 # The tables.
 
 
-def single(runs):
-    """Return the table of single parts, beside plain DQN on the same seeds."""
+def beside_plain(rows, runs, *titles):
+    """Return a table of figures, beside plain DQN's share on the same seeds."""
     plain = frame_of(runs, PLAIN)
     lines = []
-    for row in SINGLE:
+    for row in rows:
         frame = frame_of(runs, row)
-        same = plain[plain.seed.isin(frame.seed)] if len(frame) else plain[:0]
-        beside = cell(same, SHARE) if len(same) else "–"
-        lines.append([row.label, *[cell(frame, t) for t in LEARNT], beside])
-    return table(["", *LEARNT, "plain DQN's share, the same seeds"], lines)
-
-
-def inside(runs):
-    """Return the table of slope and churn beside the share of passes."""
-    frames = {}
-    for row in [*OURS, *SINGLE[-6:], *CONTEST, CLEANRL, *ELSEWHERE]:
-        frames[row.label] = frame_of(runs, row)
-    careful = frames[CAREFUL.label]
-    if len(careful):
-        frames["careful target, seeds with a share below 0.5"] = careful[
-            careful.share < 0.5
-        ]
-    return of_frames(frames, (SEEDS, SHARE, SLOPE, CHURN))
+        same = plain[plain.seed.isin(frame.get("seed", []))]
+        cells = [cell(frame, title) for title in titles]
+        lines.append([row.label, *cells, cell(same, "share of passes")])
+    return table(["", *titles, "plain DQN, same seeds"], lines)
 
 
 def correlation(runs):
@@ -174,21 +151,17 @@ def correlation(runs):
     lines = []
     for row in (PLAIN, CAREFUL):
         frame = frame_of(runs, row)
-        ranks = frame[["share", "slope", "churn"]].corr("spearman").share
+        ranks = frame[["share", "slope", "churn"]].rank().corr().share
         lines.append([row.label, len(frame), number(ranks.slope), number(ranks.churn)])
-    header = ["", SEEDS, "share and slope", "share and churn"]
-    return table(header, lines)
+    return table(["", "seeds", "share and slope", "share and churn"], lines)
 
 
 def ends(runs):
-    """Return how the episodes of failing evaluations end."""
-    lines = []
-    for row in (PLAIN, CAREFUL):
-        counts = pd.DataFrame(frame_of(runs, row).ends.tolist()).sum()
-        shares = [f"{share:.0%}" for share in counts / counts.sum()]
-        lines.append([row.label, f"{counts.sum():,}", *shares])
-    header = ["", "episodes", "left end", "right end", "pole", "clock reached"]
-    return table(header, lines)
+    """Return how the episodes of plain DQN's failing evaluations end."""
+    counts = pd.DataFrame(frame_of(runs, PLAIN).ends.tolist()).sum()
+    shares = [f"{share:.0%}" for share in counts / counts.sum()]
+    header = ["episodes", "left end", "right end", "pole", "clock reached"]
+    return table(header, [[f"{counts.sum():,}", *shares]])
 
 
 def exchanged(found):
@@ -203,21 +176,28 @@ def exchanged(found):
 
 def all_tables(runs, found):
     """Return the text of each table by its name; `found`: cases of the exchange."""
+    learnt = ("seeds", "share of passes", "after the first", "first pass", "far")
+    others = ("seeds", "share of passes", "after the first", "confirmed")
+    rescue = (
+        "score",
+        "best copy's",
+        "far from all starts",
+        "best copy",
+        "steps played",
+    )
+    parts = ("seeds", "last three evaluations", "value")
+    inside = ("slope", "churn")
     rescued = [*OURS, *CONTEST, CLEANRL]
     return {
-        "agents": of_rows(TABLES["agents"], runs, (*LEARNT, WIDE)),
-        "rescue": of_rows(rescued, runs, (SEEDS, LAST, BEST, ALL, BEST_ALL, PLAYED)),
-        "contest": of_rows(TABLES["contest"], runs, (SEEDS, SHARE, AFTER, CONFIRMED)),
-        "elsewhere": of_rows(ELSEWHERE, runs, (SEEDS, SHARE, AFTER, FIRST, LAST)),
-        "dose": of_rows(TABLES["dose"], runs, LEARNT),
-        "single": single(runs),
-        "runaway": of_rows(TABLES["runaway"], runs, (SEEDS, SHARE, VALUE)),
-        "parts": of_rows(TABLES["parts"], runs, (SEEDS, THREE, VALUE)),
-        "acrobot": of_rows(TABLES["acrobot"], runs, (SEEDS, SHARE, FIRST)),
-        "inside": inside(runs),
+        "agents": of_rows(TABLES["agents"], runs, *learnt, "wide", *inside),
+        "rescue": of_rows(rescued, runs, *rescue),
+        "exchange": exchanged(found),
         "correlation": correlation(runs),
         "ends": ends(runs),
-        "exchange": exchanged(found),
+        "variants": beside_plain(TABLES["variants"], runs, *learnt, "slope"),
+        "acrobot": of_rows(TABLES["acrobot"], runs, *learnt[:4]),
+        "others": of_rows(TABLES["others"], runs, *others, *inside),
+        "parts": of_rows(TABLES["parts"], runs, *parts),
     }
 
 
@@ -227,7 +207,7 @@ def filled(text, texts):
 
 
 def draw(runs, found, path):
-    """Save a figure: shares of passes of each seed, and scores after the exchange."""
+    """Save a figure: churn against slope, a dot a seed; scores after the exchange."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for row, color in ((PLAIN, ORANGE), (CAREFUL, GREY), (FINAL, BLUE)):
@@ -262,7 +242,8 @@ def quick_look(saved):
     runs = run.load(saved)
     parts = []
     for name, rows in TABLES.items():
-        text = of_rows([shortened(row) for row in rows], runs, (SEEDS, SHARE, FIRST))
+        short = [shortened(row) for row in rows]
+        text = of_rows(short, runs, "seeds", "share of passes", "first pass")
         parts += [f"## {name}", text]
     path = saved.with_suffix(".md")
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -69,14 +69,12 @@ OURS = [PLAIN, CAREFUL, FINAL]
 KEPT = {row.label for row in OURS}  # their networks are kept for the exchange
 RULE = Row("rule by hand", range(1), "rule", steps=250)
 
-DOSE = [PLAIN]
-for value in (0.3, 0.5, 0.7, 1.0):
+VARIANTS = []
+for value in (0.3, 0.5, 1.0):
     changes = {"settings": {"TARGET_EPSILON": value}}
-    row = careful(f"careful target, ε′ = {value}", TWENTY, **changes)
-    DOSE.append(CAREFUL if value == 0.7 else row)
-
-NO_TARGET_NETWORK = {"TAU": 1.0}
-SINGLE = [
+    VARIANTS.append(careful(f"careful target, ε′ = {value}", TWENTY, **changes))
+VARIANTS += [
+    careful("careful target, inputs not scaled", scale=(1.0, 1.0, 1.0, 1.0)),
     plain("mirror alone", remember="remember_mirrored"),
     n_steps("5-step returns", 5),
     n_steps("10-step returns", 10),
@@ -91,8 +89,9 @@ SINGLE = [
     ),
     plain("Double DQN", agent="double", targets=""),
     plain("squared error", loss="mse_loss"),
-    careful("careful target, inputs not scaled", scale=(1.0, 1.0, 1.0, 1.0)),
 ]
+
+NO_TARGET_NETWORK = {"TAU": 1.0}
 RUNAWAY = []
 for agent in (plain, careful):
     for loss, name in (("smooth_l1_loss", "Huber loss"), ("mse_loss", "squared error")):
@@ -156,13 +155,10 @@ for row in CONTEST[3:6]:
 
 TABLES = {
     "agents": [*OURS, RULE],
-    "dose": DOSE,
-    "single": SINGLE,
-    "runaway": RUNAWAY,
-    "parts": PARTS,
+    "others": [*CONTEST, CLEANRL, *ELSEWHERE],
+    "variants": VARIANTS,
+    "parts": [*PARTS, *RUNAWAY],
     "acrobot": ACROBOT,
-    "contest": [*CONTEST, CLEANRL],
-    "elsewhere": ELSEWHERE,
 }
 
 

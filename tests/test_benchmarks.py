@@ -379,13 +379,13 @@ def runs():
 
 def test_figures_become_text_by_hand():
     frame = pd.DataFrame({"share": [1.0, 0.5, 0.75], "best_far": [1.0, 0.4, 1.0]})
-    assert report.cell(frame, report.SHARE) == "0.75 (0.50)"
-    assert report.cell(frame, report.BEST_ALL) == "2 of 3"
-    assert report.cell(frame, report.CHURN) == "–"
+    assert report.cell(frame, "share of passes") == "0.75 (0.50)"
+    assert report.cell(frame, "best copy") == "2 of 3"
+    assert report.cell(frame, "churn") == "–"
     steps = pd.DataFrame({"first_pass": [500.0, 1_000.0, math.inf]})
-    assert report.cell(steps, report.FIRST) == "1,000 (never)"
+    assert report.cell(steps, "first pass") == "1,000 (never)"
     values = pd.DataFrame({"slope": [-0.02, 3.14, 55.0], "value": [1e6, 27.4, 2.5e6]})
-    assert report.cell(values, report.SLOPE) == "3.1 (−0.02 to 55)"
+    assert report.cell(values, "slope") == "3.1 (−0.02 to 55)"
 
 
 def test_the_exchange_is_counted_by_hand():

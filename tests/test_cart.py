@@ -500,14 +500,15 @@ def test_no_key_typed_at_the_cart_changes_a_cell(browser, tmp_path, program, pat
     nbformat.write(node, tmp_path / "cart.ipynb")
     with jupyter(program, tmp_path) as address:
         page, errors = browser.new_page(), []
+        page.set_default_timeout(100_000)
         page.goto(f"{address}/{path}/cart.ipynb")
         widget = "window.jupyterapp?.shell.currentWidget"
         idle = f"{widget}?.sessionContext?.session?.kernel?.status === 'idle'"
-        page.wait_for_function(idle, timeout=100_000)
+        page.wait_for_function(idle)
         page.evaluate(
             "() => { jupyterapp.commands.execute('notebook:run-all-cells'); }"
         )
-        page.wait_for_selector(".live-cart.drivers", timeout=100_000)
+        page.wait_for_selector(".live-cart.drivers")
         page.on("pageerror", lambda error: errors.append(str(error)))
         for number in range(3):
             for part in root(page, number).locator("button, select, [tabindex]").all():

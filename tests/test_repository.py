@@ -9,6 +9,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from benchmarks import report, rows, run
 from tests.helpers import MACHINE_PATH, execute
 from tools.load_definitions import ROOT
 
@@ -56,6 +57,24 @@ def test_make_targets_and_files_that_a_page_names_exist(name):
     for path in [*links, *paths]:
         places = [ROOT / path, (ROOT / name).parent / path, ROOT / "notebooks" / path]
         assert path.startswith(made) or any(p.exists() for p in places), path
+
+
+def test_the_results_on_the_first_page_are_those_of_the_benchmarks():
+    last, best = (report.LAST, report.ALL), (report.BEST, report.BEST_ALL)
+    lines = {
+        "plain DQN, last weights": (rows.PLAIN, report.SHARE, *last),
+        "plain DQN, best copy": (rows.PLAIN, None, *best),
+        "careful target, last weights": (rows.CAREFUL, report.SHARE, *last),
+        "final agent, last weights": (rows.FINAL, report.SHARE, *last),
+        "rule by hand, for comparison": (rows.RULE, None, *last),
+    }
+    runs = run.load()
+    for label, (row, *columns) in lines.items():
+        frame, cells = report.frame_of(runs, row), [label]
+        for column in columns:
+            figure, text_of = report.COLUMNS.get(column, (None, None))
+            cells.append(text_of(frame[figure]) if figure else "–")
+        assert "| " + " | ".join(cells) + " |" in read("README.md").splitlines()
 
 
 def test_no_page_and_no_program_names_a_machine():
