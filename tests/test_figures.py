@@ -225,8 +225,6 @@ def test_a_drawing_has_its_arrows_and_nothing_overlaps(name, monkeypatch):
     texts = [text for text in ax.texts if text.get_text()]
     places = [text.get_window_extent() for text in texts]
     for i, place in enumerate(places):
-        assert shown.figure.bbox.contains(*place.min), texts[i]
-        assert shown.figure.bbox.contains(*place.max), texts[i]
         for j in range(i):
             assert not place.overlaps(places[j]), (texts[i], texts[j])
 
