@@ -9,7 +9,6 @@ import sys
 from types import SimpleNamespace
 
 import nbformat
-from matplotlib.colors import to_hex
 from playwright.sync_api import sync_playwright
 
 from tools import load_definitions as loader
@@ -107,32 +106,18 @@ def points(run):
     return [[e.step, e.mean] for e in run.evaluations]
 
 
-def curves(ax):
-    """Label → points and colour of the curves in a panel that have a label."""
-    found = {}
-    for line in ax.lines:
-        if not line.get_label().startswith("_"):
-            color = to_hex(line.get_color())
-            found[line.get_label()] = line.get_xydata().tolist(), color
-    return found
-
-
-def execute(command, cwd, drop=(), limit=280, **environment):
-    """Run a command; return its exit code and all that it wrote.
-
-    The names in `drop` are taken out of its environment, `environment` is added.
-    """
-    kept = {name: value for name, value in os.environ.items() if name not in drop}
-    result = subprocess.run(
+def execute(command, cwd, limit=280, **environment):
+    """Run a command with more environment; return its exit code and all it wrote."""
+    done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env={**kept, **environment},
+        env={**os.environ, **environment},
         encoding="utf-8",
         timeout=limit,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    return SimpleNamespace(code=result.returncode, text=result.stdout)
+    return SimpleNamespace(code=done.returncode, text=done.stdout)
 
 
 def add_helpers(folder):

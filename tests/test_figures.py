@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dqn_helpers import drawings, figures, plots
-from tests.helpers import curves, made_up, numbers, points, table_of
+from tests.helpers import made_up, numbers, points, table_of
 
 
 @pytest.fixture(autouse=True)
@@ -68,16 +68,14 @@ def test_two_curves_are_told_apart_and_keep_their_names():
     runs = {"one": made_up(9, 500, 30), "other": made_up(9, 400, 500)}
     shown = plots.plot_curves(runs)
     (ax,) = shown.axes
-    found = curves(ax)
-    assert {name: line[0] for name, line in found.items()} == {
-        name: points(run) for name, run in runs.items()
-    }
-    looks = {(to_hex(line.get_color()), line.get_marker()) for line in ax.lines[::2]}
-    assert len(looks) == 2 and ax.get_legend() is not None
-    dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
-    assert {y for line in dashed for y in line.get_ydata()} == {475}
-    for name, run in runs.items():
+    first, line, second, _ = ax.lines
+    for curve, (name, run) in zip((first, second), runs.items(), strict=True):
+        assert curve.get_label() == name
+        assert curve.get_xydata().tolist() == points(run)
         assert f"{name}: {figures.verdict(run)}" in shown.alt
+    assert to_hex(first.get_color()) != to_hex(second.get_color())
+    assert first.get_marker() != second.get_marker()
+    assert ax.get_legend() is not None and set(line.get_ydata()) == {475}
 
 
 def test_seeds_have_a_panel_for_each_agent_and_a_line_for_each_run():
