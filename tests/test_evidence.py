@@ -411,12 +411,8 @@ def test_what_is_saved_comes_from_the_run_whatever_changed_since(
     lesson, cell, final, patch, tmp_path
 ):
     patch("settings", replace(lesson.settings, SEED=99, TARGET_EPSILON=0.9))
-    for name, value in {
-        "SCALE": [9, 9, 9, 9],
-        "TARGET_EPSILON": 0.9,
-        "LR": 0.9,
-    }.items():
-        patch(name, value)
+    patch("SCALE", [9, 9, 9, 9])
+    patch("TARGET_EPSILON", 0.9)
     curves = SimpleNamespace(data=b"two curves")
     cell("torch.save(", final=final, OUTPUT=tmp_path, collapse_and_cure=curves)
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
