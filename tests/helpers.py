@@ -106,7 +106,7 @@ def points(run):
     return [[e.step, e.mean] for e in run.evaluations]
 
 
-def execute(command, cwd, limit=280, **environment):
+def execute(command, cwd, limit=900, **environment):
     """Run a command with more environment; return its exit code and all it wrote."""
     done = subprocess.run(
         [str(part) for part in command],

@@ -37,7 +37,7 @@ from tools.refresh_notebook import METADATA, cart_data, code_hash
 FILES = {"metrics.json", "durations.csv", "evaluations.csv", "model.pt"}
 FILES |= {"collapse_and_cure.png", "learning_curve.png"}
 SHORT = {"SEED": 6, "MAX_STEPS": 500, "EVAL_EVERY": 100}  # its agents differ
-LONG = [pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(1_800)  # seconds
 
 
 # The committed notebook.
@@ -330,7 +330,9 @@ def test_exercises_are_not_yet_right(run):
         assert text_of(cell).startswith("not yet"), cell.source
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3, pytest.param(4, marks=LONG)])
+@pytest.mark.parametrize(
+    "number", [0, 1, 2, 3, pytest.param(4, marks=pytest.mark.full)]
+)
 def test_the_solution_of_an_exercise_is_right(solve, number):
     said = solve(number)
     assert "right" in said and "not yet" not in said, said
@@ -382,7 +384,6 @@ sys.modules.update(dict.fromkeys(["azureml", "azureml.core", "mlflow", "pygame"]
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
 def test_its_folder_alone_runs_where_its_readers_are(again, tmp_path):
     """Edited by hand; gym 0.25, NumPy 1.26, no MLflow, no Azure, no pygame."""
     folder, hidden = tmp_path / "alone", tmp_path / "hidden"
@@ -395,7 +396,7 @@ def test_its_folder_alone_runs_where_its_readers_are(again, tmp_path):
     path = f"{hidden}{os.pathsep}{other_versions()[1]}"
     command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute"]
     command += ["my.ipynb", "--output", "done"]
-    done = execute(command, folder, limit=800, PYTHONPATH=path)
+    done = execute(command, folder, PYTHONPATH=path)
     assert done.code == 0, done.text[-3000:]
     check_outputs(nbformat.read(folder / "done.ipynb", as_version=4))
     found = results(folder / "my results")
@@ -410,7 +411,7 @@ def whole_runs(tmp_path_factory):
     """The notebook at its defaults, with two seeds."""
     runs = []
     for seed in (0, 3):
-        done = papermill(tmp_path_factory.mktemp("whole"), {"SEED": seed}, limit=800)
+        done = papermill(tmp_path_factory.mktemp("whole"), {"SEED": seed})
         assert done.code == 0, done.text[-3000:]
         done.notebook = nbformat.read(done.executed, as_version=4)
         runs.append(done)
@@ -418,7 +419,6 @@ def whole_runs(tmp_path_factory):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1_800)
 def test_the_whole_notebook_at_its_defaults(whole_runs):
     for done in whole_runs:
         check_outputs(done.notebook)
@@ -442,7 +442,6 @@ def sections(notebook):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1_800)
 def test_no_sentence_has_a_number_that_is_only_this_runs(committed, whole_runs):
     """What differs between seeds is printed. Results over many seeds are quoted."""
     sources = " ".join(cell.source for cell in code_cells(committed))
@@ -469,7 +468,6 @@ def interrupted(show):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
 def test_every_cell_may_be_run_twice_and_training_interrupted(tmp_path):
     add_helpers(tmp_path)
     notebook = edited(MAX_STEPS=300, EVAL_EVERY=100, COMPARE_SEEDS=1)
