@@ -304,12 +304,19 @@ def test_the_exchange_is_between_the_worst_and_the_last(lesson, cell, games):
 
     for evaluation in run.evaluations:
         evaluation.network = (evaluation.mean,)
-    names = {"plain_run": run, "careful_run": made_up(1, policy_net=(444,))}
-    found = cell("failing = ", with_pole_of=with_pole_of, **names)
+    found = cell(
+        "failing = ",
+        plain_run=run,
+        careful_run=made_up(1, policy_net=(444,)),
+        make_networks=lambda *_: ((222,), None, None),
+        with_pole_of=with_pole_of,
+    )
     rows = [float(*row) for row in table_of(found.shown[0].data).values()]
-    assert rows == [9, 1, 0.1, 0.0, 444, 1]
-    assert [dose for *_, dose in asked] == [1, 0.1, 0.02, 1]
-    assert [pair[:2] for pair in asked] == 3 * [((9,), (444,))] + [((444,), (9,))]
+    assert rows == [9, 1, 0.1, 0.0, 444, 1, 222, 1]
+    assert [dose for *_, dose in asked] == [1, 0.1, 0.02, 1, 1]
+    failing, steady, untrained = (9,), (444,), (222,)
+    pairs = 3 * [(failing, steady)] + [(steady, failing), (untrained, steady)]
+    assert [pair[:2] for pair in asked] == pairs
 
 
 def test_disturbances_are_changes_of_the_plain_network(lesson, cell, patch):
@@ -385,14 +392,14 @@ def test_promised_and_received(lesson, cell, patch):
 
 def test_the_maps_are_of_the_careful_network(cell):
     """In the middle and at the right end, beside an untrained one."""
-    run = made_up(0, policy_net=Says(1.0, 2.0, 3.0, 4.0))
-    found = cell("untrained", careful_run=run, plot_maps=lambda maps: maps)
-    untrained, middle, right = found.shown[-1].values()
+    names = {"careful_run": made_up(0, policy_net=Says(1.0, 2.0, 3.0, 4.0))}
+    names |= {"untrained": Says(), "plot_maps": lambda maps: maps}
+    untrained, middle, right = cell("plot_maps(\n", **names).shown[-1].values()
     states = np.random.default_rng(0).normal(size=(3, 2, 4))
     for values, _ in (middle, right):
         assert np.allclose(values(states)[..., 1], 7 + states @ [1, 2, 3, 4], atol=1e-4)
     assert [position for _, position in (untrained, middle, right)] == [0, 0, 2]
-    assert abs(untrained[0](np.zeros((9, 4)))).max() < 1
+    assert np.all(untrained[0](states) == 7)
 
 
 # What is saved is what was trained.

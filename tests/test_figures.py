@@ -221,7 +221,7 @@ def test_a_drawing_has_its_arrows_and_nothing_overlaps(name, monkeypatch):
     shown.figure.draw_without_rendering()
     (ax,) = shown.axes
     texts = [text for text in ax.texts if text.get_text()]
-    places = [text.get_window_extent() for text in texts]
+    places = [(text.get_bbox_patch() or text).get_window_extent() for text in texts]
     for i, place in enumerate(places):
         for j in range(i):
             assert not place.overlaps(places[j]), (texts[i], texts[j])
