@@ -439,7 +439,7 @@ def quoted(runs):
     both = ("page", "lesson")
     return [
         (both, "plain DQN", [share("plain DQN"), share("careful target")]),
-        (both, "best copy", [whole(plain.best_far[:20])]),
+        (both, "best copy", [whole(plain.best_far)]),
         (both, "Acrobot", [share("Acrobot, ε′ = 0.7"), share("Acrobot, ε′ = 0.0")]),
         (both, "tutorial", [share(f"{tutorial}, ε′ = 0.7"), share(tutorial)]),
         (both, "Baselines3", [share(f"{same}, ε′ = 0.7"), share(same)]),
