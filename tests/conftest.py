@@ -18,8 +18,11 @@ def lesson(tmp_path_factory):
 @pytest.fixture
 def patch(lesson, monkeypatch):
     """A function that replaces one of the lesson's global names during a test."""
-    names = lesson.train.__globals__
-    return lambda name, value: monkeypatch.setitem(names, name, value)
+
+    def patch(name, value):
+        monkeypatch.setitem(lesson.train.__globals__, name, value)
+
+    return patch
 
 
 @pytest.fixture(scope="session")

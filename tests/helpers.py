@@ -1,17 +1,14 @@
 """Helpers that several test files use."""
 
-import contextlib
+import itertools
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import urllib.request
 from types import SimpleNamespace
 
 import nbformat
-import pytest
 from playwright.sync_api import sync_playwright
 
 from tools import load_definitions as loader
@@ -69,26 +66,74 @@ def check_outputs(notebook):
         assert len(alt.split()) >= 4
 
 
-def execute(command, cwd, drop=(), limit=280, **environment):
-    """Run a command; return its exit code and all that it wrote.
+def numbers(text):
+    """All numbers in a text."""
+    found = re.findall(r"-?\d[\d,]*\.?\d*", text)
+    return [float(number.rstrip(",.").replace(",", "")) for number in found]
 
-    The names in `drop` are taken out of its environment, `environment` is added.
+
+def table_of(text):
+    """The rows of the table in a text, by their first cell."""
+    _, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    return {name: cells for name, *cells in rows}
+
+
+def made_up(*means, threshold=475, durations=(), **others):
+    """A run with evaluations at steps 100, 200, … of a budget of as many steps.
+
+    Training took a hundredth of a second a step until an evaluation, and an hour.
     """
-    kept = {name: value for name, value in os.environ.items() if name not in drop}
-    result = subprocess.run(
+    evaluations = []
+    for i, mean in enumerate(means, start=1):
+        seen = {"step": 100 * i, "mean": mean, "worst": mean - 10, "seconds": i}
+        evaluations.append(SimpleNamespace(**seen, time=1_000 + i, network=f"net {i}"))
+    ends = itertools.accumulate(durations)
+    run = {
+        "settings": SimpleNamespace(SEED=0, MAX_STEPS=100 * len(means)),
+        "threshold": threshold,
+        "durations": list(zip(ends, durations, strict=True)),
+        "evaluations": evaluations,
+        "losses": [0.0] * 7,
+        "seconds": 3_600.0,
+        "finished": True,
+    }
+    return SimpleNamespace(**{**run, **others})
+
+
+def points(run):
+    """The points of a run's learning curve."""
+    return [[e.step, e.mean] for e in run.evaluations]
+
+
+def execute(command, cwd, limit=900, **environment):
+    """Run a command with more environment; return its exit code and all it wrote."""
+    done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env={**kept, **environment},
+        env={**os.environ, **environment},
         encoding="utf-8",
         timeout=limit,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    return SimpleNamespace(code=result.returncode, text=result.stdout)
+    return SimpleNamespace(code=done.returncode, text=done.stdout)
+
+
+def add_helpers(folder):
+    """Put a copy of the lesson's helpers into a folder."""
+    helpers = loader.NOTEBOOK.parent / "dqn_helpers"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(helpers, folder / helpers.name, ignore=ignored)
 
 
 def papermill(folder, parameters, **options):
-    """Execute the notebook in `folder`; return code, text and the executed file."""
+    """Execute the notebook in `folder`; return code, text and the executed file.
+
+    As in the repository, the helpers are in its folder `notebooks`.
+    """
+    (folder / "notebooks").mkdir()
+    add_helpers(folder / "notebooks")
     command = [*PAPERMILL, loader.NOTEBOOK, "executed.ipynb"]
     for name, value in parameters.items():
         command += ["-p", name, value]
@@ -109,39 +154,6 @@ def edited(**parameters):
         cell.source, count = old.subn(lambda _, new=new: new, cell.source)
         assert count == 1, name
     return notebook
-
-
-@contextlib.contextmanager
-def jupyterlab(folder):
-    """JupyterLab without a user's settings, on this machine alone; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    command += ["--expose-app-in-browser", "--ip=127.0.0.1", f"--port={port}"]
-    command += ["--ServerApp.port_retries=0", "--LabApp.news_url=None"]
-    command += ["--IdentityProvider.token="]
-    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    own = {}
-    for kind in ("CONFIG", "RUNTIME"):
-        own[f"JUPYTER_{kind}_DIR"] = str(folder / ".own" / kind)
-    log = (folder / "server.log").open("w", encoding="utf-8")
-    environment = {**os.environ, **own}
-    server = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=log, stderr=log
-    )
-    try:
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=10)
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(0.2)
-                pytest.fail((folder / "server.log").read_text(encoding="utf-8"))
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(60)
 
 
 def chromium():

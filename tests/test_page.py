@@ -7,24 +7,41 @@ from importlib.resources import files
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
-from nbformat.v4 import new_code_cell, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
-from tests.helpers import code_cells, pictures_of, prose
+from notebooks.dqn_helpers import cart
+from tests.helpers import pictures_of, prose
 from tools import load_definitions as loader
 from tools.export_html import export
 
+PROSE = r"""## 99 What $Q$ means
+
+Primes: $a' < b$, $s'_i$. A formula on its own line:
+
+$$\max_{a} Q(s, a)$$
+
+| | two |
+|---|---|
+| 1 | 2 |
+"""
+FOREIGN = f"""<p>foreign</p>
+<script>document.title = "foreign";</script>
+<script src="https://example.org/a.js"></script>
+<script data-live-cart>document.title = "disguised";</script>
+<script data-live-cart src="https://example.org/a.js">{cart.SCRIPT}</script>"""
+
 
 @pytest.fixture(scope="module")
-def notebook(committed, lesson):
-    """The committed notebook, and at its end a live cart and a foreign script."""
+def notebook(committed):
+    """The committed notebook, its preview alive, and at its end what may go wrong."""
     notebook = copy.deepcopy(committed)
-    data, metadata = lesson.live_cart()._repr_mimebundle_()
-    foreign = {"text/html": "<script>document.title = 'foreign'</script>"}
-    outputs = [
-        new_output("display_data", data=data, metadata=metadata),
-        new_output("display_data", data=foreign),
-    ]
-    notebook.cells.append(new_code_cell("live_cart()", outputs=outputs))
+    data, metadata = cart.preview()._repr_mimebundle_()
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    first.outputs = [new_output("display_data", data=data, metadata=metadata)]
+    foreign = new_output("display_data", data={"text/html": FOREIGN})
+    text = new_output("stream", name="stdout", text="<b>text</b>")
+    notebook.cells.append(new_markdown_cell(PROSE))
+    notebook.cells.append(new_code_cell("foreign()", outputs=[foreign, text]))
     return notebook
 
 
@@ -51,6 +68,14 @@ def test_the_page_needs_no_network(soup):
     assert not re.search(r"url\(\s*[\"']?(?!data:|#)|@import", styles)
 
 
+def test_the_page_keeps_the_script_of_the_live_cart_and_no_other(soup):
+    (script,) = soup.find_all("script")
+    assert script.string == cart.SCRIPT and script.attrs == {"data-live-cart": ""}
+    assert soup.select_one(".live-cart")["data-cart"].startswith("{")
+    assert "foreign" in soup.get_text()
+    assert "<b>text</b>" in soup.get_text(), "printed text is not markup"
+
+
 def test_the_committed_notebook_is_light():
     assert loader.NOTEBOOK.stat().st_size < 1_000_000
 
@@ -64,24 +89,34 @@ def test_every_picture_has_its_alternative_text(soup, notebook):
 def test_every_formula_is_drawn(soup, notebook):
     text = re.sub(r"(?s)```.*?```|`[^`]*`", "", prose(notebook))
     written = re.findall(r"(?s)\$\$.+?\$\$|\$[^$]+\$", text)
-    assert len(soup.select("math:not(nav math)")) == len(written) > 0
+    drawn = soup.select("math:not(nav math)")
+    assert len(drawn) == len(written) > 0
+    heading, prime, both, block = drawn[-4:]
+    assert heading.parent.name == "h2" and heading.mi.text == "Q"
+    assert (prime["alttext"], prime["display"]) == ("a' < b", "inline")
+    assert both.msub.text == "s′i" and not both.find("msubsup"), "the prime is too high"
+    assert (block["display"], block["tabindex"]) == ("block", "0")
+    assert block.find("munder").mo.text == "max"
 
 
 def test_the_contents_name_all_sections_and_all_links_lead_somewhere(soup, notebook):
     sections = re.findall(r"(?m)^## (.+)$", prose(notebook))
-    assert [link.text for link in soup.nav.find_all("a")] == sections
+    links = soup.nav.find_all("a")
+    assert len(links) == len(sections) and links[-1].mi.text == "Q"
+    for link, section in zip(links[:-1], sections, strict=False):
+        assert link.text == section
     links = {link["href"][1:] for link in soup.find_all("a", href=re.compile("^#"))}
     assert links <= {element["id"] for element in soup.find_all(id=True)}
 
 
-def test_helper_cells_are_folded_under_their_titles(soup, notebook):
-    hidden = [
-        cell.source
-        for cell in code_cells(notebook)
-        if cell.metadata.get("jupyter", {}).get("source_hidden")
-    ]
-    titles = [f"# @title {summary.text}" for summary in soup.find_all("summary")]
-    assert titles == [source.splitlines()[0] for source in hidden] != []
+def test_the_tab_key_stops_only_where_there_is_something_to_do(soup):
+    stops = soup.select("[tabindex], main a[href], body > a")
+    assert stops[0].text == "Skip to section 1"
+    assert stops[0]["href"] == soup.nav.a["href"]
+    kinds = {stop.name for stop in stops if "table" not in stop.get("class", [])}
+    assert kinds <= {"a", "math"}
+    for header in soup.find_all("th"):
+        assert header.text.strip(), "the corner of a table heads nothing"
 
 
 @pytest.fixture(scope="module")
@@ -102,37 +137,29 @@ LOADED = "all => all.every(image => image.complete && image.naturalWidth > 0)"
 
 
 @pytest.mark.full
-def test_the_page_asks_for_nothing_and_runs_the_live_cart_only(opened):
-    assert opened.locator("img").evaluate_all(LOADED)
-    opened.locator(".live-cart").last.scroll_into_view_if_needed()
-    assert opened.locator(".live-cart").last.locator("button").count() > 0
+def test_the_opening_moves_at_once_and_nothing_is_asked_for(opened):
+    opened.wait_for_function(
+        "document.querySelector('.live-cart').cart.game.steps > 20"
+    )
     assert opened.title() != "foreign"
+    assert opened.locator("img").evaluate_all(LOADED)
     known = ("data:", opened.url)
     assert [event for event in opened.events if not event.startswith(known)] == []
 
 
 @pytest.mark.full
-def test_a_helper_is_unfolded_by_keyboard(opened):
-    helper = opened.locator("details").first
-    code = helper.locator(".highlight")
-    assert not code.is_visible()
-    helper.locator("summary").focus()
-    opened.keyboard.press("Enter")
-    assert code.is_visible()
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("width", [1280, 800, 390])
+@pytest.mark.parametrize("width", [1280, 768, 390])
 def test_the_page_fits_a_window_with_its_contents(opened, width):
     opened.set_viewport_size({"width": width, "height": 900})
     assert opened.evaluate(WIDE) <= 0, "the page scrolls sideways"
     assert opened.locator("img").evaluate_all(INSIDE), "a picture does not fit"
     contents = opened.locator("nav").bounding_box()
-    cells = opened.locator("main").bounding_box()
-    text = opened.locator("h1 ~ p").first.bounding_box()
-    beside = contents["x"] + contents["width"] <= cells["x"]
-    above = contents["y"] + contents["height"] <= text["y"]
-    assert beside if width > 1200 else above
+    opening = opened.locator(".live-cart").first.bounding_box()
+    curve = opened.locator(".curve").first.bounding_box()
+    assert curve["y"] + curve["height"] < 900, "the opening is not on the first screen"
+    beside = contents["x"] + contents["width"] <= opening["x"]
+    below = contents["y"] >= opening["y"] + opening["height"]
+    assert beside if width > 1200 else below
 
 
 @pytest.mark.full
@@ -154,7 +181,6 @@ THIN_OUT = """() => {
     if (seen.has(word.className)) word.replaceWith(word.textContent);
     seen.add(word.className);
   }
-  document.querySelectorAll("details").forEach(helper => { helper.open = true });
 }"""
 
 

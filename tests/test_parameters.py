@@ -4,45 +4,23 @@ import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
 import torch
 
+from dqn_helpers import files, parameters
 from tests.helpers import check_outputs, code_cells, papermill
 from tools import load_definitions as loader
 
-COUNT = (1, 1_000_000_000)
-FRACTION = (0, 1)
-RANGES = {
-    "SEED": (0, 999_999_999),
-    "MAX_STEPS": COUNT,
-    "EVAL_EVERY": COUNT,
-    "BATCH_SIZE": (1, 10_000_000),
-    "GAMMA": FRACTION,
-    "EPS_START": FRACTION,
-    "EPS_END": FRACTION,
-    "EPS_DECAY": COUNT,
-    "TAU": FRACTION,
-    "LR": FRACTION,
-    "MEMORY_SIZE": (1, 10_000_000),
-    "TARGET_EPSILON": FRACTION,
-    "COMPARE_SEEDS": (0, 1_000),
-}
-# What is no number, or none of the right kind.
-NO_NUMBER = [math.nan, math.inf, "1", None]
-OTHERS = {
-    "MIRROR": (True, False),
-    "TRACKING": ("none",),
-    "OUTPUT_DIR": ("some folder", "a/b/größerer Ordner", 20261125, "~/x"),
-    "DEVICE": ("auto", "cpu"),
-}
-NO_CHOICE = {
-    "MIRROR": ("yes", None, 2, math.nan),
-    "TRACKING": ("on", "azure", True),
-    "DEVICE": ("gpu", None, 0),
-}
+RANGES = {"SEED": (0, 999_999_999), "COMPARE_SEEDS": (0, 1_000)}
+RANGES |= dict.fromkeys(["MAX_STEPS", "EVAL_EVERY", "EPS_DECAY"], (1, 1_000_000_000))
+RANGES |= dict.fromkeys(["BATCH_SIZE", "MEMORY_SIZE"], (1, 10_000_000))
+FRACTIONS = "GAMMA EPS_START EPS_END TAU LR TARGET_EPSILON"
+RANGES |= dict.fromkeys(FRACTIONS.split(), (0.0, 1.0))
+OPTIONS = {"mirror": True, "compare_seeds": 3, "tracking": "none", "device": "cpu"}
 
 
 @pytest.fixture
@@ -52,47 +30,38 @@ def choose(tmp_path, monkeypatch):
     return lambda **values: loader.load(**{"DEVICE": "cpu", **values})
 
 
-def value_of(lesson, name):
-    """A parameter as the lesson uses it."""
-    return getattr(lesson.settings, name, getattr(lesson, name))
-
-
-def test_every_parameter_is_in_a_table(lesson):
+def test_every_parameter_reaches_the_settings(choose):
     (cell,) = [c for c in loader.cells() if "parameters" in loader.tags(c)]
     names = {}
     exec(cell["source"], names)
-    assert set(names) - {"__builtins__"} == {*RANGES, *OTHERS}
-    assert {*asdict(lesson.settings), "TARGET_EPSILON", "COMPARE_SEEDS"} == {*RANGES}
+    options = {"MIRROR", "TRACKING", "OUTPUT_DIR", "DEVICE"}
+    assert set(names) - {"__builtins__"} == {*RANGES, *options}
+    chosen = {}  # other values than those of the cell, and all different
+    for i, (name, (low, _)) in enumerate(RANGES.items(), start=1):
+        chosen[name] = low + i if isinstance(low, int) else i / 100
+    chosen["BATCH_SIZE"] = 3  # less than the memory
+    lesson = choose(**chosen)
+    del chosen["COMPARE_SEEDS"]
+    assert asdict(lesson.settings) == chosen
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_a_number_is_kept_within_its_range_and_refused_outside(lesson, choose, name):
+def test_a_number_is_taken_within_its_range_and_refused_outside(name, choose):
     low, high = RANGES[name]
-    kind = type(value_of(lesson, name))
+    kind = type(low)
+    for value in (low, high, int(low)):
+        parameters.check_number(name, value)
     beyond = 0.001 if kind is float else 1
-    for value in (low, high):
-        sizes = {"BATCH_SIZE": 1} if name == "MEMORY_SIZE" else {}
-        if name == "BATCH_SIZE":
-            sizes = {"MEMORY_SIZE": high}
-        found = value_of(choose(**{name: value, **sizes}), name)
-        assert found == value and type(found) is kind
-    bad = [low - beyond, high + beyond, *NO_NUMBER]
-    for value in bad if kind is float else [*bad, 1.5]:
+    no_number = [math.nan, math.inf, "1", None, [1], True, np.int64(1), np.float32(1)]
+    bad = [low - beyond, high + beyond, *no_number]
+    for value in bad if kind is float else [*bad, 1.0]:
         with pytest.raises(ValueError) as refused:
-            choose(**{name: value})
-        said = str(refused.value)
-        assert name in said and repr(value) in said
-        assert type(value).__name__ in said and kind.__name__ in said
-        assert f"{low:,}" in said and f"{high:,}" in said
+            parameters.check_number(name, value)
+        said = [name, repr(value), type(value).__name__, kind.__name__]
+        for part in [*said, f"{low:,.0f}", f"{high:,.0f}"]:
+            assert part in str(refused.value)
     with pytest.raises(ValueError, match=name):
-        choose(**{name: [1]})
-
-
-def test_what_means_a_plain_number_becomes_one(choose):
-    found = choose(MAX_STEPS=1e3, SEED=np.uint8(7), GAMMA=np.float32(0.5)).settings
-    values = [found.MAX_STEPS, found.SEED, found.GAMMA]
-    assert values == [1_000, 7, 0.5]
-    assert [type(value) for value in values] == [int, int, float]
+        choose(**{name: low - beyond})
 
 
 def test_a_batch_must_fit_into_the_memory(choose):
@@ -101,23 +70,28 @@ def test_a_batch_must_fit_into_the_memory(choose):
         choose(BATCH_SIZE=129, MEMORY_SIZE=128)
 
 
-@pytest.mark.parametrize("name", NO_CHOICE)
-def test_a_choice_is_one_of_those_that_are_listed(choose, name):
-    for value in OTHERS[name]:
-        choose(**{name: value})
-    for value in NO_CHOICE[name]:
-        with pytest.raises(ValueError) as refused:
-            choose(**{name: value})
-        said = str(refused.value)
-        assert name in said and repr(value) in said
-        assert all(repr(allowed) in said for allowed in OTHERS[name])
-    assert choose(TRACKING=False).TRACKING == "none", "a bare off, in YAML"
+def test_options_are_checked(choose):
+    parameters.check_options(**OPTIONS)
+    bare_off = {**OPTIONS, "mirror": False, "tracking": False}  # in YAML
+    parameters.check_options(**bare_off)
+    wrong = {"mirror": ("yes", None, 1, np.bool_(True)), "compare_seeds": (-1, "3")}
+    wrong |= {"tracking": ("azure", True), "device": ("gpu", None, 0)}
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(ValueError) as refused:
+                parameters.check_options(**{**OPTIONS, name: value})
+            assert name.upper() in str(refused.value)
+            assert repr(value) in str(refused.value)
+    for name, values in wrong.items():
+        with pytest.raises(ValueError, match=name.upper()):
+            choose(**{name.upper(): values[0]})
 
 
-def test_devices(choose):
-    usual = "cuda" if torch.cuda.is_available() else "cpu"
-    assert choose(DEVICE="auto").device.type == usual
-    assert choose(DEVICE="cpu").device.type == "cpu"
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_found_before_training(choose):
+    assert choose(DEVICE="auto").device.type == "cpu"
+    with pytest.raises((AssertionError, RuntimeError), match="CUDA|NVIDIA"):
+        choose(DEVICE="cuda")
 
 
 def test_a_variant_is_checked_as_the_parameters_are(lesson):
@@ -125,37 +99,55 @@ def test_a_variant_is_checked_as_the_parameters_are(lesson):
         replace(lesson.settings, TAU=1.5)
     with pytest.raises(AttributeError):
         lesson.settings.SEED = 5
-    replace(lesson.settings, **lesson.ORIGINAL_SETTINGS)
+
+
+def test_a_task_that_cannot_be_learned_is_refused():
+    def check(threshold, actions, observation):
+        spec = SimpleNamespace(id="Cart", reward_threshold=threshold)
+        env = SimpleNamespace(spec=spec, action_space=SimpleNamespace(**actions))
+        parameters.check_task(env, observation)
+
+    discrete, vector = {"n": 2}, np.zeros(4)
+    check(475.0, discrete, vector)
+    wrong = [(None, discrete, vector), (475.0, {"shape": (1,)}, vector)]
+    wrong += [(475.0, discrete, np.zeros((2, 2))), (475.0, discrete, 3)]
+    for task in wrong:
+        with pytest.raises(ValueError, match="Cart"):
+            check(*task)
 
 
 # The folder of the results.
 
 
-def test_the_folder_is_made_and_nothing_in_it_is_touched(choose, tmp_path, monkeypatch):
+@pytest.mark.parametrize("path", ["a/b/größerer Ordner", 20261125, "~/x"])
+def test_the_folder_is_made_and_nothing_in_it_is_touched(
+    path, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
-    for folder in OTHERS["OUTPUT_DIR"]:
-        found = choose(OUTPUT_DIR=folder).OUTPUT
-        assert found == Path(str(folder).replace("~", str(tmp_path / "home")))
-        (found / "metrics.json").write_bytes(b"of an earlier run")
-        choose(OUTPUT_DIR=folder)
-        assert (found / "metrics.json").read_bytes() == b"of an earlier run"
-        assert len(list(found.iterdir())) == 1
+    found = files.results_folder(path)
+    assert found == Path(str(path).replace("~", str(tmp_path / "home")))
+    assert capsys.readouterr().out == ""
+    (found / "metrics.json").write_bytes(b"of an earlier run")
+    files.results_folder(path)
+    assert "earlier run" in capsys.readouterr().out
+    (left,) = found.iterdir()
+    assert left.read_bytes() == b"of an earlier run"
 
 
-def test_a_folder_that_cannot_be_used_fails_at_once(choose, tmp_path, monkeypatch):
-    Path("file").write_bytes(b"")
-    for folder in ("file", "file/below"):
+def test_a_folder_that_cannot_be_used_fails_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    for path in ("file", "file/below"):
         with pytest.raises(OSError, match="file"):
-            choose(OUTPUT_DIR=folder)
+            files.results_folder(tmp_path / path)
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tempfile._TemporaryFileWrapper", full)
     monkeypatch.setattr("os.open", full)
     with pytest.raises(OSError, match="No space left"):
-        choose(OUTPUT_DIR="new")
+        files.results_folder(tmp_path / "new")
 
 
 # Whole runs.
@@ -171,14 +163,8 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "lowest",
-        pytest.param("highest", marks=pytest.mark.full),
-        pytest.param("one step", marks=pytest.mark.full),
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("name", GROUPS)
 def test_allowed_values_run_to_the_end(tmp_path, name):
     done = papermill(tmp_path, {**GROUPS[name], "DEVICE": "cpu"})
     assert done.code == 0, done.text[-3000:]
@@ -186,19 +172,13 @@ def test_allowed_values_run_to_the_end(tmp_path, name):
     text = (done.outputs / "metrics.json").read_text(encoding="utf-8")
     metrics = json.loads(text, parse_constant=pytest.fail)
     assert metrics["env_steps"] == GROUPS[name]["MAX_STEPS"]
-    assert math.isfinite(metrics["greedy_mean"])
-    assert metrics["mirror"] is GROUPS[name].get("MIRROR", True)
 
 
 def test_a_value_that_is_refused_stops_the_notebook_before_training(tmp_path):
-    """Where the folder has an older run's numbers, the executed notebook says so."""
-    (tmp_path / "outputs").mkdir()
-    (tmp_path / "outputs" / "metrics.json").write_bytes(b"of an earlier run")
     done = papermill(tmp_path, {"LR": "1.5"})
     last = done.text.strip().splitlines()[-1]
     assert done.code != 0 and "LR" in last and "1.5" in last
     notebook = nbformat.read(done.executed, as_version=4)
     ran = [cell for cell in code_cells(notebook) if cell.execution_count is not None]
-    assert len(ran) > 5 and not any("= train(" in cell.source for cell in ran)
-    said, error = ran[-1].outputs
-    assert error.ename == "ValueError" and "earlier" in said.text
+    assert ran and not any("= train(" in cell.source for cell in ran)
+    assert ran[-1].outputs[-1].ename == "ValueError"

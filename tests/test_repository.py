@@ -9,6 +9,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from benchmarks import report, rows, run
 from tests.helpers import MACHINE_PATH, execute
 from tools.load_definitions import ROOT
 
@@ -21,43 +22,28 @@ def read(name):
 
 
 def requirements(lines):
-    """The requirements among lines of a file; comments and options are left out."""
-    texts = [line.partition(" #")[0].strip() for line in lines]
-    return [Requirement(text) for text in texts if re.match(r"\w", text)]
+    """Name → versions, of those in a file that apply to the Python of the jobs."""
+    found = {}
+    for line in lines:
+        if line.startswith("-r "):
+            found |= requirements(read(line.split()[1]).splitlines())
+        elif re.match(r"\w", line):
+            wanted = Requirement(line.partition(" #")[0].strip())
+            if wanted.marker is None or wanted.marker.evaluate(JOBS):
+                found[canonicalize_name(wanted.name)] = wanted.specifier
+    return found
 
 
-def for_jobs(found):
-    """Of these requirements, those that apply to the Python of the jobs."""
-    return [r for r in found if r.marker is None or r.marker.evaluate(JOBS)]
-
-
-def names(found):
-    return {canonicalize_name(requirement.name) for requirement in found}
-
-
-@pytest.fixture(scope="module")
-def locked():
-    """The versions that the lock has for the jobs' Python."""
-    found = for_jobs(requirements(read("constraints.txt").splitlines()))
-    return {canonicalize_name(r.name): str(r.specifier)[2:] for r in found}
-
-
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
-def test_the_lock_fits_the_requirements(locked, name):
-    for wanted in for_jobs(requirements(read(name).splitlines())):
-        assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)])
-
-
-def test_jobs_have_the_packages_of_the_requirements_in_the_versions_of_the_lock(locked):
+def test_lock_requirements_and_the_environment_of_jobs_agree():
+    locked = requirements(read("constraints.txt").splitlines())
+    for name, wanted in requirements(read("requirements-dev.txt").splitlines()).items():
+        (version,) = locked[name]
+        assert wanted.contains(version.version), name
     entries = yaml.safe_load(read("environment.yml"))["dependencies"]
     assert f"python={JOBS['python_version']}" in entries
     (pins,) = [entry["pip"] for entry in entries if isinstance(entry, dict)]
-    pins = requirements(pins)
-    for_the_page = {"nbconvert", "latex2mathml"}
-    needed = names(for_jobs(requirements(read("requirements.txt").splitlines())))
-    assert names(pins) == needed - for_the_page
-    for pin in pins:
-        assert str(pin.specifier) == "==" + locked[canonicalize_name(pin.name)]
+    needed = requirements(read("requirements.txt").splitlines())
+    assert requirements(pins) == {name: locked[name] for name in needed}
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -67,29 +53,40 @@ def test_make_targets_and_files_that_a_page_names_exist(name):
     assert set(re.findall(r"(?:`|^)make ([a-z][a-z-]+)", text, re.M)) <= targets
     links = re.findall(r"\]\((?!http|#)([^)#]+)", text)
     paths = re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text)
-    made = ("outputs/", "notebooks/outputs/", ".venv", "user_logs/")
+    made = ("outputs/", "notebooks/my_copy.ipynb", ".venv", "user_logs/")
     for path in [*links, *paths]:
-        places = [ROOT / path, (ROOT / name).parent / path]
+        places = [ROOT / path, (ROOT / name).parent / path, ROOT / "notebooks" / path]
         assert path.startswith(made) or any(p.exists() for p in places), path
 
 
-def make(folder, *arguments, **environment):
-    """Run make in a folder; return its exit code and all that it wrote."""
-    command = ["make", "--no-print-directory", *arguments]
-    return execute(command, folder, limit=60, **environment)
+def test_the_results_on_the_first_page_are_those_of_the_benchmarks():
+    last = ("share of passes", "score", "far from all starts")
+    lines = {
+        "plain DQN, last weights": (rows.PLAIN, last),
+        "plain DQN, best copy": (rows.PLAIN, (None, "best copy's", "best copy")),
+        "careful target, last weights": (rows.CAREFUL, last),
+        "final agent, last weights": (rows.FINAL, last),
+        "rule by hand, for comparison": (rows.RULE, (None, *last[1:])),
+    }
+    runs = run.load()
+    for label, (row, titles) in lines.items():
+        frame = report.frame_of(runs, row)
+        cells = [report.cell(frame, title) if title else "–" for title in titles]
+        assert "| " + " | ".join([label, *cells]) + " |" in read("README.md")
 
 
-def test_make_alone_lists_its_targets_and_runs_nothing():
-    done = make(ROOT)
-    assert done.code == 0
-    for target in ("lab", "run", "test", "test-full", "notebook", "clean"):
-        assert re.search(rf"^make {target} +\w+", done.text, re.M), target
-    first, values, *others = done.text.splitlines()
-    assert "GNU make" in first and "PYTHON=" in values
-    assert all(line.startswith("make ") for line in others), "nothing else is printed"
+def test_no_page_and_no_program_names_a_machine():
+    folders = ["", "azure", "benchmarks", "docs", "tools", "notebooks/dqn_helpers"]
+    files = [file for folder in folders for file in (ROOT / folder).glob("*.*")]
+    files = [file for file in files if file.suffix in (".md", ".py", ".txt", ".yml")]
+    assert len(files) > 15
+    for file in files:
+        found = MACHINE_PATH.search(file.read_text(encoding="utf-8"))
+        assert found is None, (file.name, found)
 
 
-# Stands for Python: makes an environment, starts as 3.11, and writes down what it gets.
+# Stands for Python: it makes an environment, says that it is 3.11, and writes down what
+# it is asked for.
 PYTHON = """#!/bin/sh
 case "$*" in
   *version_info*2*) echo 3.11 ;;
@@ -101,11 +98,23 @@ esac
 """
 
 
+def make(folder, *arguments, **environment):
+    """Run make; return its exit code, what it wrote, and what Python was asked for."""
+    command = ["make", "--no-print-directory", *arguments]
+    done = execute(command, folder, limit=60, **environment)
+    log = folder / "log"
+    done.log = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return done
+
+
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """A folder with the Makefile, in which nothing is installed; Python is not real."""
-    for name in ("Makefile", "requirements.txt", "constraints.txt"):
+    """A folder with the Makefile, in which nothing is installed."""
+    (tmp_path / "notebooks").mkdir()
+    for name in ("requirements-lesson.txt", "notebooks/dqn_cartpole.ipynb", "Makefile"):
         shutil.copyfile(ROOT / name, tmp_path / name)
+    (tmp_path / "constraints.txt").touch()
     program = tmp_path / "python3"
     program.write_text(PYTHON)
     program.chmod(0o755)
@@ -114,55 +123,51 @@ def copy(tmp_path, monkeypatch):
     return tmp_path
 
 
-def exported(folder):
-    """Whether the page was the last thing that `make html` made."""
-    last = (folder / "log").read_text().splitlines()[-1]
-    (folder / "log").unlink()
-    return last.startswith("-m tools.export_html")
+def test_make_run_installs_what_the_lesson_needs_whatever_the_user_has_set(copy):
+    leaks = {"PIP_USER": "1", "PYTHONPATH": "elsewhere", "PYTHONSAFEPATH": "1"}
+    done = make(copy, "run", **leaks)
+    assert done.code == 0 and "tools.export_html" in done.log[-1]
+    installed = [re.findall(r"-r (\S+)", line) for line in done.log if " -r " in line]
+    assert installed == [["requirements-lesson.txt"]]
+    assert all(line.endswith(":0::") for line in done.log), done.log
+
+
+def test_make_lab_opens_a_copy_which_keeps_its_changes(copy):
+    for _ in range(2):
+        done = make(copy, "lab")
+        assert done.code == 0 and "my_copy.ipynb" in done.log[-1]
+        with (copy / "notebooks" / "my_copy.ipynb").open("ab") as own:
+            own.write(b" ")
+    original = (ROOT / "notebooks" / "dqn_cartpole.ipynb").read_bytes()
+    assert (copy / "notebooks" / "my_copy.ipynb").read_bytes() == original + b"  "
+    assert (copy / "notebooks" / "dqn_cartpole.ipynb").read_bytes() == original
 
 
 def test_make_goes_on_after_an_environment_that_failed(copy):
     (copy / "full-disk").touch()
-    assert make(copy, "html").code != 0
+    assert make(copy, "run").code != 0
     (copy / "full-disk").unlink()
-    assert make(copy, "html").code == 0 and exported(copy)
+    assert make(copy, "run").code == 0
 
 
-@pytest.mark.parametrize("arguments", [["html"], ["html", "PYTHON=python3"]])
+@pytest.mark.parametrize("arguments", [[], ["PYTHON=python3"]])
 def test_make_goes_on_after_the_python_of_its_environment_has_gone(copy, arguments):
-    assert make(copy, "html").code == 0 and exported(copy)
+    assert make(copy, "run").code == 0
     (copy / ".venv" / "bin" / "python").unlink()
-    assert make(copy, *arguments).code == 0 and exported(copy)
+    assert make(copy, "run", *arguments).code == 0
 
 
 def test_make_leaves_an_environment_of_somebody_else_alone(copy):
     (copy / ".venv").mkdir()
-    done = make(copy, "html")
+    done = make(copy, "run")
     assert done.code != 0 and ".venv" in done.text
     assert list((copy / ".venv").iterdir()) == []
-
-
-def test_make_keeps_its_environment_from_the_settings_of_a_user(copy):
-    leaks = {"PIP_USER": "1", "PYTHONPATH": "elsewhere", "PYTHONSAFEPATH": "1"}
-    assert make(copy, "html", **leaks).code == 0
-    for line in (copy / "log").read_text().splitlines():
-        assert line.endswith(":0::"), line
 
 
 def test_pictures_of_an_older_run_do_not_get_into_the_repository(copy):
     old = copy / "outputs" / "agent.png"
     old.parent.mkdir()
     old.touch()
-    assert make(copy, "notebook", "PARAMETERS=-p OUTPUT_DIR results/a").code == 0
-    assert "OUTPUT_DIR" not in (copy / "log").read_text()
+    done = make(copy, "notebook", "PARAMETERS=-p OUTPUT_DIR results/a")
+    assert done.code == 0 and "OUTPUT_DIR" not in "".join(done.log)
     assert not old.exists()
-
-
-def test_no_page_and_no_program_names_a_machine():
-    folders = ["", "azure", "benchmarks", "docs", "tools"]
-    files = [file for folder in folders for file in (ROOT / folder).glob("*.*")]
-    files = [file for file in files if file.suffix in (".md", ".py", ".txt", ".yml")]
-    assert len(files) > 15
-    for file in files:
-        found = MACHINE_PATH.search(file.read_text(encoding="utf-8"))
-        assert found is None, (file.name, found)

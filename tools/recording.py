@@ -11,7 +11,7 @@ import numpy as np
 
 from notebooks.dqn_helpers import cart
 
-NETWORKS = (7, 5)  # how many of each curve are kept
+NETWORKS = 6  # about how many of each curve are kept
 TITLES = ("plain DQN", "one line changed")
 LINES = (
     "next_value = next_q.amax(dim=1)",
@@ -27,12 +27,13 @@ NOTE = "Recorded with seed {}; in section 10 you make your own."
 def recording_of(data, seed):
     """Return what recorded.json holds, from the data of a live cart."""
     data = copy.deepcopy(data)
-    for run, title, most in zip(data["curves"], TITLES, NETWORKS, strict=True):
+    dots = dots_of(data["curves"][0])
+    places = cart.chosen([dot["mean"] for dot in dots], NETWORKS)
+    steps = [dots[place]["step"] for place in places]
+    for run, title in zip(data["curves"], TITLES, strict=True):
         run["title"] = title
-        dots = dots_of(run)
-        kept = cart.chosen([dot["mean"] for dot in dots], most)
-        for place, dot in enumerate(dots):
-            if place not in kept:
+        for dot in dots_of(run):
+            if dot["step"] not in steps:
                 del dot["network"]
     data |= {"mode": "preview", "lines": LINES, "speed": 0.5, "note": NOTE.format(seed)}
     return {"cart": data, "alt": ALT, "still": cart.png(opening(data))}
@@ -57,7 +58,10 @@ def decoded(tensors):
     arrays = {}
     for name, tensor in tensors.items():
         integers = np.frombuffer(base64.b64decode(tensor["values"]), "<i2")
-        arrays[name] = integers * tensor["scale"]
+        arrays[name] = integers * np.float32(tensor["scale"])
+    for name in ("layer1", "layer2", "layer3"):
+        width = len(arrays[f"{name}.bias"])
+        arrays[f"{name}.weight"] = arrays[f"{name}.weight"].reshape(width, -1)
     return arrays
 
 
@@ -65,8 +69,7 @@ def side_of(arrays, state):
     """Return where a network pushes: 1 is right, −1 is left."""
     values = state / arrays["scale"]
     for name in ("layer1", "layer2", "layer3"):
-        weight = arrays[f"{name}.weight"].reshape(-1, len(values))
-        values = weight @ values + arrays[f"{name}.bias"]
+        values = arrays[f"{name}.weight"] @ values + arrays[f"{name}.bias"]
         if name != "layer3":
             values = values.clip(min=0)
     return 1 if values[1] > values[0] else -1

@@ -101,7 +101,9 @@ def refresh(executed, notebook=NOTEBOOK, images=ROOT / "images"):
     """
     node = nbformat.read(notebook, as_version=4)
     run = nbformat.read(executed, as_version=4)
-    if code_hash(run.cells) != code_hash(node.cells):
+    helpers = Path(notebook).parent / HELPERS.name
+    code = code_hash(node.cells, helpers)
+    if code_hash(run.cells, helpers) != code:
         sys.exit(f"{executed} was not executed from the present {notebook}")
     recording = recorded(run)
     for cell, done in zip(node.cells, run.cells, strict=True):
@@ -109,7 +111,7 @@ def refresh(executed, notebook=NOTEBOOK, images=ROOT / "images"):
         if cell.cell_type == "code":
             cell.outputs = [still(output, recording) for output in joined(done.outputs)]
             cell.execution_count = done.execution_count
-    node.metadata = {**METADATA, "outputs_of_code": code_hash(node.cells)}
+    node.metadata = {**METADATA, "outputs_of_code": code}
 
     frames = {
         "agent.png": side_by_side(recording["cart"]),
@@ -118,8 +120,7 @@ def refresh(executed, notebook=NOTEBOOK, images=ROOT / "images"):
     for name, pictures in frames.items():
         (Path(images) / name).write_bytes(base64.b64decode(cart.png(pictures)))
     text = json.dumps(recording, indent=1, ensure_ascii=False)
-    recording_file = Path(notebook).parent / "dqn_helpers" / cart.RECORDING.name
-    recording_file.write_text(text + "\n", encoding="utf-8")
+    (helpers / cart.RECORDING.name).write_text(text + "\n", encoding="utf-8")
     nbformat.write(node, notebook)
 
 

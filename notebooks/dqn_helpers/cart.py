@@ -132,14 +132,17 @@ def chosen(means, most):
 
 
 def curves_data(curves, threshold, most):
-    """Return learning curves with some of their networks."""
+    """Return learning curves with some of their networks, of the same moments."""
+    kept = set()  # steps
+    for points in curves.values():
+        for place in chosen([mean for _, mean, _ in points], most):
+            kept.add(points[place][0])
     data = []
     for title, points in curves.items():
-        kept = chosen([mean for _, mean, _ in points], most)
         dots = []
-        for place, (step, mean, weights) in enumerate(points):
+        for step, mean, weights in points:
             dot = {"step": step, "mean": mean}
-            if place in kept:
+            if step in kept:
                 dot["network"] = network(weights)
             dots.append(dot)
         data.append({"title": title, "points": dots})
@@ -148,8 +151,8 @@ def curves_data(curves, threshold, most):
 
 # ---------- stills ----------
 
-# Drawn at three times their size; shrinking them makes the edges smooth.
-BIG = 3
+# Drawn at twice their size; shrinking them makes the edges smooth.
+BIG = 2
 
 
 def blank(width, height):

@@ -111,8 +111,8 @@ def draw_algorithm():
     alt = (
         "Diagram: the policy network acts, the environment answers with the next "
         "state, the step goes into the replay memory. From a random batch come the "
-        "policy network's estimate and the target network's target; together they give the "
-        "loss. Its gradient changes the policy network alone, and the target network "
-        "follows slowly."
+        "policy network's estimate and the target network's target; together they give "
+        "the loss. Its gradient changes the policy network alone, and the target "
+        "network follows slowly."
     )
     return picture(figure, alt)

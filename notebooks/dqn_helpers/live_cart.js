@@ -17,11 +17,16 @@
     return network;
   };
 
-  const layer = (network, name, input) =>
-    network[name + ".bias"].map((bias, row) => {
-      const weights = network[name + ".weight"].subarray(row * input.length);
-      return input.reduce((sum, value, i) => sum + weights[i] * value, bias);
+  const layer = (network, name, input) => {
+    const weights = network[name + ".weight"];
+    return network[name + ".bias"].map((bias, row) => {
+      let sum = bias;
+      for (let i = 0; i < input.length; i += 1) {
+        sum += weights[row * input.length + i] * input[i];
+      }
+      return sum;
     });
+  };
   const relu = (values) => values.map((value) => Math.max(0, value));
 
   // The lesson's network: three layers, a ReLU after the first two. [left, right]
@@ -132,19 +137,16 @@
         <rect class="body" x="-26" y="0" width="52" height="25" rx="4" />
       </g>
     </svg>
-    <p class="line">
-      <span role="status"><b class="name"></b> <span class="what"></span></span>
-      <span class="steps"></span>
-    </p>
+    <p class="line" role="status"><b class="name"></b> <span class="what"></span></p>
     <div class="buttons"><button class="go"></button><select aria-label="Speed"
       data-only="play drivers curves film">
       <option value="0.25">quarter speed</option>
       <option value="0.5">half speed</option>
       <option value="1">full speed</option>
       <option value="2">double speed</option>
-    </select></div>
-    <p data-only="preview curves"><b>Drag the ring along the curve</b>, or move it with ←
-      and →. The network of that moment takes over the cart.</p>
+    </select><span class="steps"></span></div>
+    <p data-only="preview curves"><b>Drag the ring along the curve</b>, or move it with
+      ← and →. The network of that moment takes over the cart.</p>
     <p class="help" data-only="preview curves">Steps that the pole stays up (mean of 20
       games):</p>
     <svg class="curve" data-only="preview curves"></svg>
@@ -166,18 +168,136 @@
       pauses, Escape leaves.</p>
     <p class="help note" data-only="preview"></p>`;
 
+  const MARGIN = { left: 40, right: 16, top: 14, bottom: 28 }; // around the curves
+
   // A circle stands for the first curve, a square for the second.
   const symbolOf = (curve) => {
     const symbol = document.createElement("span");
     symbol.className = `symbol curve-${curve}`;
     symbol.textContent = "●■"[curve];
-    symbol.ariaHidden = "true";
+    symbol.setAttribute("aria-hidden", "true");
     return symbol;
+  };
+
+  // The driver of a curve that is nearest to a moment of training.
+  const nearest = (drivers, curve, step) => {
+    const own = drivers.filter((driver) => driver.curve === curve);
+    const distance = (driver) => Math.abs(driver.step - step);
+    return own.reduce((best, one) => (distance(one) < distance(best) ? one : best));
+  };
+
+  // The learning curves, which are a slider: `choose` hears which driver is chosen.
+  class Curves {
+    constructor(svg, { curves, threshold }, drivers, choose) {
+      Object.assign(this, { svg, curves, threshold, drivers, choose });
+      this.shown = curves.length;
+      this.lastStep = Math.max(
+        ...curves.flatMap(({ points }) => points.map(({ step }) => step)));
+      svg.setAttribute("role", "slider");
+      svg.setAttribute("aria-label", "Moment of training");
+      svg.setAttribute("aria-valuemin", 0);
+      svg.setAttribute("aria-valuemax", this.lastStep);
+      svg.tabIndex = 0;
+      svg.onpointerdown = (event) => {
+        svg.setPointerCapture(event.pointerId);
+        this.follow(event);
+      };
+      svg.onpointermove = (event) => {
+        if (svg.hasPointerCapture(event.pointerId)) this.follow(event);
+      };
+      svg.onkeydown = (event) => this.moveByKey(event);
+      new ResizeObserver(() => this.draw()).observe(svg);
+    }
+
+    follow(event) {
+      const { left } = this.svg.getBoundingClientRect();
+      const width = this.svg.clientWidth - MARGIN.left - MARGIN.right;
+      const step = ((event.clientX - left - MARGIN.left) / width) * this.lastStep;
+      this.choose(nearest(this.drivers, this.driver.curve, step));
+    }
+
+    moveByKey(event) {
+      const moves = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 };
+      if (!(event.key in moves) || isForNotebook(event)) return;
+      event.preventDefault();
+      const next = this.drivers[this.drivers.indexOf(this.driver) + moves[event.key]];
+      if (next && next.curve === this.driver.curve) this.choose(next);
+    }
+
+    place(step, mean) {
+      const width = this.svg.clientWidth - MARGIN.left - MARGIN.right;
+      const height = this.svg.clientHeight - MARGIN.top - MARGIN.bottom;
+      const x = MARGIN.left + (width * step) / this.lastStep;
+      return [x, MARGIN.top + height * (1 - mean / 500)];
+    }
+
+    draw() {
+      const line = (name, places) =>
+        `<path class="${name}" d="M${places.join("L")}" />`;
+      const label = ([x, y], anchor, text) =>
+        `<text x="${x}" y="${y}" text-anchor="${anchor}">${text}</text>`;
+
+      const [left, bottom] = this.place(0, 0);
+      const [right, top] = this.place(this.lastStep, this.threshold);
+      const training = `${number(this.lastStep)} steps of training`;
+      let drawing = line("axis", [[left, bottom], [right, bottom]]);
+      drawing += line("threshold", [[left, top], [right, top]]);
+      drawing += label([left - 6, bottom + 5], "end", "0");
+      drawing += label([left - 6, top + 5], "end", this.threshold);
+      drawing += label([left, bottom + 20], "start", "0");
+      drawing += label([right, bottom + 20], "end", training);
+      this.curves.slice(0, this.shown).forEach(({ points }, curve) => {
+        const places = points.map(({ step, mean }) => this.place(step, mean));
+        drawing += line(`run curve-${curve}`, places);
+      });
+      for (const { curve, step, mean } of this.drivers) {
+        const [x, y] = this.place(step, mean);
+        const circle = `<circle class="dot curve-0" cx="${x}" cy="${y}" r="5" />`;
+        const corner = `x="${x - 5}" y="${y - 5}"`;
+        const square = `<rect class="dot curve-1" ${corner} width="10" height="10" />`;
+        if (curve < this.shown) drawing += curve === 0 ? circle : square;
+      }
+      this.svg.innerHTML = drawing + '<g class="marker"></g>';
+      this.mark(this.driver);
+    }
+
+    // Put the ring around the point of the network that drives.
+    mark(driver) {
+      this.driver = driver;
+      const { curve, step, mean } = driver;
+      const [x, y] = this.place(step, mean);
+      const [, bottom] = this.place(step, 0);
+      const marker = this.svg.querySelector(".marker");
+      if (!marker) return; // nothing is drawn yet
+      marker.innerHTML =
+        `<path d="M${x},${MARGIN.top} V${bottom}" />` +
+        `<circle class="ring curve-${curve}" cx="${x}" cy="${y}" r="10" />`;
+      const result = mean >= this.threshold ? "passes" : "fails";
+      const text = `${nameOf(driver)}: mean ${number(mean)}, ${result}`;
+      this.svg.setAttribute("aria-valuenow", step);
+      this.svg.setAttribute("aria-valuetext", text);
+    }
+  }
+
+  // The bars of Q: two from 0 to 100, and their difference from −4 to 4.
+  const drawValues = (values, { network }, state) => {
+    values.hidden = !network; // a rule by hand has no Q-values
+    if (!network) return;
+    const [left, right] = qValues(network, state);
+    const gap = right - left;
+    const bars = [[0, left], [0, right], [50 + 12.5 * Math.min(gap, 0), 12.5 * gap]];
+    [left, right, gap].forEach((value, row) => {
+      const [begin, length] = bars[row];
+      const bar = values.children[2 * row].firstChild;
+      bar.style.left = `${begin}%`;
+      bar.style.width = `${Math.abs(length)}%`;
+      values.children[2 * row + 1].textContent = value.toFixed(2);
+    });
   };
 
   const start = (root) => {
     const data = JSON.parse(root.dataset.cart);
-    const { mode, curves = [] } = data;
+    const { mode } = data;
     const drivers = driversOf(data);
     const film = data.states && filmOf(data.states);
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -190,93 +310,12 @@
     root.classList.add(mode);
 
     const game = new Game(film);
-    const cart = { game, drivers, running: false, best: 0 };
+    game.driver = firstDriver(drivers);
+    const cart = { game, running: false, best: 0 };
     root.cart = cart;
     const scene = find(".scene");
     const speed = find("select");
-
-    // ----- what is seen -----
-
-    const draw = () => {
-      const [x, , angle] = game.state;
-      find(".scene g").style.transform = `translate(${100 * x}px)`;
-      find(".pole").style.transform = `rotate(${angle}rad)`;
-      const last = film ? film.length - 1 : 500;
-      find(".steps").textContent = `Step ${game.steps} of ${last}.`;
-      if (find(".values")) drawValues();
-    };
-
-    const drawValues = () => {
-      const { network } = game.driver;
-      find(".values").style.visibility = network ? "visible" : "hidden";
-      if (!network) return;
-      const [left, right] = qValues(network, game.state);
-      const gap = right - left;
-      const bars = [[0, left], [0, right], [50 + 12.5 * Math.min(gap, 0), 12.5 * gap]];
-      [left, right, gap].forEach((value, row) => {
-        const [begin, length] = bars[row];
-        const bar = find(".values").children[2 * row].firstChild;
-        bar.style.left = `${begin}%`;
-        bar.style.width = `${Math.abs(length)}%`;
-        find(".values").children[2 * row + 1].textContent = value.toFixed(2);
-      });
-    };
-
-    const what = () => {
-      const best = mode === "play" ? ` Your best: ${cart.best} of 500.` : "";
-      if (game.ending) return game.ending + best;
-      if (cart.running && film) return "";
-      if (cart.running) return game.driver ? "drives." : "Go: push left or right.";
-      return game.steps ? "Paused." : "Press Start.";
-    };
-
-    // Say what is going on, for those who see it and for those who hear it.
-    const say = () => {
-      const name = film ? data.caption : game.driver ? nameOf(game.driver) : "";
-      const ends = name && !(cart.running && game.driver && !game.ending);
-      find(".name").textContent = ends ? `${name}.` : name;
-      find(".what").textContent = what();
-      const button = cart.running ? "Pause" : game.ending ? "Again" : "Start";
-      find(".go").textContent = button;
-      for (const button of root.querySelectorAll(".switch button")) {
-        button.setAttribute("aria-pressed", String(button.belongs(game.driver)));
-      }
-      if (curves.length) drawMarker();
-      draw();
-    };
-
-    // ----- time -----
-
-    let due = 0; // when the next step of the game is to be made
-    let request = 0;
-    let inSight = true;
-    const wake = () => {
-      cancelAnimationFrame(request);
-      if (cart.running && inSight) request = requestAnimationFrame(frame);
-    };
-    const run = (running) => {
-      if (running && game.ending) game.reset();
-      cart.running = running;
-      due = performance.now();
-      say();
-      wake();
-    };
-    const frame = (now) => {
-      if (!root.isConnected) return run(false);
-      wake();
-      const ended = game.ending;
-      due = Math.max(due, now - 100); // what was hidden does not catch up
-      const pace = speed ? Number(speed.value) : data.speed;
-      for (; due < now && !game.ending; due += 20 / pace) game.step();
-      if (ended || !game.ending) return draw();
-      cart.best = Math.max(cart.best, game.steps);
-      if (mode === "preview") setTimeout(beginAgain, 2500);
-      else cart.running = false;
-      say();
-    };
-    const beginAgain = () => {
-      if (game.ending && cart.running) run(true);
-    };
+    if (speed) speed.value = data.speed ?? (mode === "play" || calm ? 0.25 : 1);
 
     // ----- what the reader does -----
 
@@ -304,7 +343,7 @@
       const button = document.createElement("button");
       button.textContent = way.text;
       button.onclick = keys[way.key];
-      find(".buttons").append(button);
+      find(".steps").before(button);
     }
     scene.onkeydown = (event) => {
       const act = keys[(event.shiftKey ? "Shift+" : "") + event.key];
@@ -320,126 +359,34 @@
       scene.setAttribute("aria-label", "Cart; its keys are explained below");
       scene.tabIndex = 0;
     }
+    const curves = data.curves && new Curves(find(".curve"), data, drivers, choose);
 
-    // ----- the switch: a button for each curve, or for each driver -----
+    // ----- the switch: a button for each driver, or for each of two curves -----
 
-    const nearest = (curve, step) => {
-      const own = drivers.filter((driver) => driver.curve === curve);
-      const distance = (driver) => Math.abs(driver.step - step);
-      return own.reduce((best, one) => (distance(one) < distance(best) ? one : best));
-    };
-    const addChoice = (text, belongs, act) => {
+    const addChoice = (parts, isChosen, act) => {
       const button = document.createElement("button");
-      button.append(text);
-      button.belongs = belongs;
+      button.append(...parts);
+      button.isChosen = isChosen;
       button.onclick = act;
       find(".switch").append(button);
     };
-    if (mode === "drivers") {
-      for (const driver of drivers) {
-        addChoice(driver.title, (other) => other === driver, () => choose(driver));
-      }
+    for (const driver of data.drivers ? drivers : []) {
+      addChoice([driver.title], () => game.driver === driver, () => choose(driver));
     }
-    if (curves.length > 1) {
-      curves.forEach(({ title }, curve) => {
-        const belongs = (driver) => driver.curve === curve;
-        addChoice(title, belongs, () => {
-          shown = curves.length;
-          if (find(".code")) find(".code").hidden = false;
-          drawCurves();
-          choose(nearest(curve, game.driver.step));
+    if (curves && data.curves.length > 1) {
+      data.curves.forEach(({ title }, curve) => {
+        const isChosen = () => game.driver.curve === curve;
+        addChoice([symbolOf(curve), ` ${title}`], isChosen, () => {
+          if (mode === "preview") reveal();
+          choose(nearest(drivers, curve, game.driver.step));
         });
-        find(".switch").lastChild.prepend(symbolOf(curve), " ");
       });
     }
-    if (find(".switch") && !find(".switch").children.length) find(".switch").remove();
 
-    // ----- the learning curve, which is a slider -----
+    // ----- the preview shows one curve, until the reader asks for the other -----
 
-    const slider = find(".curve");
-    let shown = mode === "preview" ? 1 : curves.length;
-    const SPACE = { left: 40, right: 16, top: 14, bottom: 28 };
-    const allPoints = curves.flatMap(({ points }) => points);
-    const lastStep = Math.max(...allPoints.map(({ step }) => step));
-    const place = ({ step, mean }) => {
-      const width = slider.clientWidth - SPACE.left - SPACE.right;
-      const height = slider.clientHeight - SPACE.top - SPACE.bottom;
-      const x = SPACE.left + (width * step) / lastStep;
-      return [x, SPACE.top + height * (1 - mean / 500)];
-    };
-    const pathOf = (points) => "M" + points.map(place).join("L");
-    const line = (name, points) => `<path class="${name}" d="${pathOf(points)}" />`;
-    const label = (point, anchor, [dx, dy], text) => {
-      const [x, y] = place(point);
-      return `<text x="${x + dx}" y="${y + dy}" text-anchor="${anchor}">${text}</text>`;
-    };
-
-    const dot = (point, curve) => {
-      const [x, y] = place(point);
-      return curve === 0
-        ? `<circle class="dot curve-0" cx="${x}" cy="${y}" r="5" />`
-        : `<rect class="dot curve-1" x="${x - 5}" y="${y - 5}" width="10" height="10" />`;
-    };
-    const drawCurves = () => {
-      const { threshold } = data;
-      const across = (mean) => [{ step: 0, mean }, { step: lastStep, mean }];
-      const end = { step: lastStep, mean: 0 };
-      let drawing = line("axis", across(0)) + line("threshold", across(threshold));
-      drawing += label({ step: 0, mean: 0 }, "end", [-6, 5], "0");
-      drawing += label({ step: 0, mean: threshold }, "end", [-6, 5], threshold);
-      drawing += label({ step: 0, mean: 0 }, "start", [0, 20], "0");
-      drawing += label(end, "end", [0, 20], `${number(lastStep)} steps of training`);
-      curves.slice(0, shown).forEach(({ points }, curve) => {
-        drawing += line(`run curve-${curve}`, points);
-      });
-      for (const driver of drivers) {
-        if (driver.curve < shown) drawing += dot(driver, driver.curve);
-      }
-      slider.innerHTML = drawing + '<g class="marker"></g>';
-      drawMarker();
-    };
-    const drawMarker = () => {
-      const { curve, step, mean } = game.driver;
-      const [x, y] = place(game.driver);
-      const bottom = place({ step, mean: 0 })[1];
-      find(".marker").innerHTML =
-        `<path d="M${x},${SPACE.top} V${bottom}" />` +
-        `<circle class="ring curve-${curve}" cx="${x}" cy="${y}" r="10" />`;
-      const result = mean >= data.threshold ? "passes" : "fails";
-      const text = `${nameOf(game.driver)}: mean ${number(mean)}, ${result}`;
-      slider.setAttribute("aria-valuenow", step);
-      slider.setAttribute("aria-valuetext", text);
-    };
-    const follow = (event) => {
-      const { left } = slider.getBoundingClientRect();
-      const width = slider.clientWidth - SPACE.left - SPACE.right;
-      const step = ((event.clientX - left - SPACE.left) / width) * lastStep;
-      choose(nearest(game.driver.curve, step));
-    };
-    const moves = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 };
-    const moveByKey = (event) => {
-      if (!(event.key in moves) || isForNotebook(event)) return;
-      event.preventDefault();
-      const next = drivers[drivers.indexOf(game.driver) + moves[event.key]];
-      if (next && next.curve === game.driver.curve) choose(next);
-    };
-    if (slider) {
-      slider.setAttribute("role", "slider");
-      slider.setAttribute("aria-label", "Moment of training");
-      slider.setAttribute("aria-valuemin", 0);
-      slider.setAttribute("aria-valuemax", lastStep);
-      slider.tabIndex = 0;
-      slider.onpointerdown = (event) => {
-        slider.setPointerCapture(event.pointerId);
-        follow(event);
-      };
-      slider.onpointermove = (event) => {
-        if (slider.hasPointerCapture(event.pointerId)) follow(event);
-      };
-      slider.onkeydown = moveByKey;
-      new ResizeObserver(drawCurves).observe(slider);
-    }
     if (mode === "preview") {
+      curves.shown = 1;
       const [plain, changed] = data.lines;
       const mark = document.createElement("mark");
       mark.textContent = changed.slice(plain.length);
@@ -447,12 +394,80 @@
       find(".code").append(...code);
       find(".note").textContent = data.note;
     }
+    const reveal = () => {
+      curves.shown = data.curves.length;
+      curves.draw();
+      find(".code").hidden = false;
+    };
 
-    keepKeys(root);
-    game.driver = firstDriver(mode, drivers);
-    if (speed) speed.value = data.speed ?? (mode === "play" || calm ? 0.25 : 1);
-    if (curves.length) drawCurves();
-    say();
+    // ----- what is seen -----
+
+    const draw = () => {
+      const [x, , angle] = game.state;
+      find(".scene g").style.transform = `translate(${100 * x}px)`;
+      find(".pole").style.transform = `rotate(${angle}rad)`;
+      const last = film ? film.length - 1 : 500;
+      find(".steps").textContent = `step ${game.steps} of ${last}`;
+      if (find(".values")) drawValues(find(".values"), game.driver, game.state);
+    };
+
+    const what = () => {
+      const best = mode === "play" ? ` Your best: ${cart.best} of 500.` : "";
+      if (game.ending) return game.ending + best;
+      if (!cart.running) return game.steps ? "Paused." : "Press Start.";
+      if (film) return "";
+      return game.driver ? "drives." : "Go: push left or right.";
+    };
+
+    // Say what is going on, for those who see it and for those who hear it.
+    const say = () => {
+      const name = film ? data.caption : game.driver ? nameOf(game.driver) : "";
+      const isSubject = what() === "drives."; // otherwise the name is a sentence
+      find(".name").textContent = name && !isSubject ? `${name}.` : name;
+      find(".what").textContent = what();
+      const next = cart.running ? "Pause" : game.ending ? "Again" : "Start";
+      find(".go").textContent = next;
+      for (const button of root.querySelectorAll(".switch button")) {
+        button.setAttribute("aria-pressed", String(button.isChosen()));
+      }
+      if (curves) curves.mark(game.driver);
+      draw();
+    };
+
+    // ----- time -----
+
+    let due = 0; // when the next step of the game is to be made
+    let request = 0;
+    let inSight = true;
+    const wake = () => {
+      cancelAnimationFrame(request);
+      if (cart.running && inSight) request = requestAnimationFrame(frame);
+    };
+    const run = (running) => {
+      if (running && game.ending) game.reset();
+      cart.running = running;
+      due = performance.now();
+      say();
+      wake();
+    };
+    const frame = (now) => {
+      wake();
+      const ended = game.ending;
+      due = Math.max(due, now - 100); // what was hidden does not catch up
+      const pace = speed ? Number(speed.value) : data.speed;
+      for (; due < now && !game.ending; due += 20 / pace) game.step();
+      if (ended || !game.ending) return draw();
+      cart.best = Math.max(cart.best, game.steps);
+      if (mode === "preview") setTimeout(beginAgain, 2500);
+      else cart.running = false;
+      say();
+    };
+    const beginAgain = () => {
+      if (game.ending && cart.running) run(true);
+    };
+
+    // The preview and films begin when they are first seen, unless motion disturbs.
+    // What is out of sight waits.
     let mayBegin = (mode === "preview" || film) && !calm;
     const watch = (sights) => {
       inSight = sights.at(-1).isIntersecting;
@@ -460,6 +475,8 @@
       else wake();
       if (inSight) mayBegin = false;
     };
+    say();
+    keepKeys(root);
     new IntersectionObserver(watch).observe(scene);
   };
 
@@ -471,23 +488,23 @@
   };
 
   // A curve begins with the best network of the first run.
-  const firstDriver = (mode, drivers) => {
+  const firstDriver = (drivers) => {
     const own = drivers.filter(({ curve = 0 }) => curve === 0);
     const better = (best, one) => (one.mean > best.mean ? one : best);
     return own.length ? own.reduce(better) : null;
   };
 
-  // Notebooks have keys for cells, such as `d d`. While the cart has the focus, keys are
-  // the cart's alone; those with Ctrl, Alt or Cmd stay the notebook's.
+  // Notebooks have keys for cells, such as `d d`. While the cart has the focus, keys
+  // are the cart's alone; those with Ctrl, Alt or Cmd stay the notebook's.
   const isForNotebook = (event) => event.ctrlKey || event.altKey || event.metaKey;
 
   const keepKeys = (root) => {
     const parts = [root, ...root.querySelectorAll("button, select, [tabindex]")];
     const guard = (event) => {
-      const off = isForNotebook(event);
+      const own = !isForNotebook(event);
       // JupyterLab and Notebook 7 look for this attribute.
-      for (const part of parts) part.toggleAttribute("data-lm-suppress-shortcuts", !off);
-      if (!off && event.type === "keydown") event.stopPropagation();
+      for (const part of parts) part.toggleAttribute("data-lm-suppress-shortcuts", own);
+      if (own && event.type === "keydown") event.stopPropagation();
       if (event.key === "Escape") leave(root);
     };
     for (const type of ["keydown", "keyup", "focusin"]) {
@@ -507,10 +524,12 @@
   }
   for (const root of document.querySelectorAll(".live-cart")) {
     if (root.cart || !root.dataset.cart) continue;
+    const still = root.innerHTML;
     try {
       start(root);
     } catch (error) {
-      console.error(error); // the other carts of the page start all the same
+      console.error(error); // this cart stays a picture, and the others start
+      root.innerHTML = still;
     }
   }
 })();
