@@ -117,6 +117,7 @@ ACROBOT = []
 for value in (0.0, 0.7):
     row = careful(
         f"Acrobot, ε′ = {value}",
+        FIVE,
         settings={"TARGET_EPSILON": value},
         env_id="Acrobot-v1",
         scale=(1.0, 1.0, 1.0, 1.0, 6.0, 12.0),
