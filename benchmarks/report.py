@@ -94,11 +94,10 @@ COLUMNS = {  # title → name of a figure, how the figures become text
     "first pass": ("first_pass", median_latest),
     "confirmed": ("solved", median_latest),
     "score": ("held_out", median_lowest),
-    "best copy's": ("best", median_lowest),
+    "best copy's score": ("best", median_lowest),
     "far": ("far", median_lowest),
-    "wide": ("wide", median_lowest),
-    "far from all starts": ("far", how_many),
-    "best copy": ("best_far", how_many),
+    "survive": ("far", how_many),
+    "best copies": ("best_far", how_many),
     "steps played": ("played", lambda values: f"{values.median():,.0f}"),
     "slope": ("slope", median_range),
     "churn": ("churn", fine_range),
@@ -121,10 +120,12 @@ def cell(frame, title):
 
 
 def of_rows(rows, runs, *titles):
-    """Return a table of figures, a line for each row."""
+    """Return a table of figures, a line for each row that has been measured."""
     lines = []
     for row in rows:
         frame = frame_of(runs, row)
+        if frame.empty:
+            continue
         missing = len(row.seeds) - len(frame)
         label = row.label + (f" ({missing} seeds missing)" if missing else "")
         lines.append([label, *(cell(frame, title) for title in titles)])
@@ -142,7 +143,7 @@ def beside_plain(rows, runs, *titles):
         frame = frame_of(runs, row)
         same = plain[plain.seed.isin(frame.get("seed", []))]
         cells = [cell(frame, title) for title in titles]
-        lines.append([row.label, *cells, cell(same, "share of passes")])
+        lines.append([row.label, *cells, f"{same.share.mean():.2f}"])
     return table(["", *titles, "plain DQN, same seeds"], lines)
 
 
@@ -170,8 +171,8 @@ def exchanged(found):
     lines = []
     for name, values in scores.items():
         passes = f"{(values >= PASS).sum()} of {len(values)}"
-        lines.append([name, passes, median_range(values)])
-    return table(["", "pass", "score: median (range)"], lines)
+        lines.append([name, passes, number(values.median())])
+    return table(["", "pass", "score"], lines)
 
 
 def all_tables(runs, found):
@@ -180,16 +181,16 @@ def all_tables(runs, found):
     others = ("seeds", "share of passes", "after the first", "confirmed")
     rescue = (
         "score",
-        "best copy's",
-        "far from all starts",
-        "best copy",
+        "best copy's score",
+        "survive",
+        "best copies",
         "steps played",
     )
     parts = ("seeds", "last three evaluations", "value")
     inside = ("slope", "churn")
     rescued = [*OURS, *CONTEST, CLEANRL]
     return {
-        "agents": of_rows(TABLES["agents"], runs, *learnt, "wide", *inside),
+        "agents": of_rows(TABLES["agents"], runs, *learnt, *inside),
         "rescue": of_rows(rescued, runs, *rescue),
         "exchange": exchanged(found),
         "correlation": correlation(runs),

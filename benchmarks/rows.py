@@ -5,7 +5,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-FIVE, TEN, TWENTY, HUNDRED = range(5), range(10), range(20), range(100)
+THREE, FIVE, TEN, TWENTY, FORTY = (range(n) for n in (3, 5, 10, 20, 40))
 OLD_TUTORIAL = {"lr": 1e-4, "eps_end": 0.05, "eps_decay": 1_000}
 NEW_TUTORIAL = {"lr": 3e-4, "eps_end": 0.01, "eps_decay": 2_500}
 ZOO = {
@@ -62,9 +62,9 @@ def n_steps(label, n, seeds=TEN, **changes):
     return Row(label, seeds, "n_step", **{"options": {"n": n}, **changes})
 
 
-PLAIN = plain("plain DQN", HUNDRED)
-CAREFUL = careful("careful target", HUNDRED)
-FINAL = careful("final agent", HUNDRED, remember="remember_mirrored")
+PLAIN = plain("plain DQN", FORTY)
+CAREFUL = careful("careful target", FORTY)
+FINAL = careful("final agent", FORTY, remember="remember_mirrored")
 OURS = [PLAIN, CAREFUL, FINAL]
 KEPT = {row.label for row in OURS}  # their networks are kept for the exchange
 RULE = Row("rule by hand", range(1), "rule", steps=250)
@@ -72,23 +72,22 @@ RULE = Row("rule by hand", range(1), "rule", steps=250)
 VARIANTS = []
 for value in (0.3, 0.5, 1.0):
     changes = {"settings": {"TARGET_EPSILON": value}}
-    VARIANTS.append(careful(f"careful target, ε′ = {value}", TWENTY, **changes))
+    VARIANTS.append(careful(f"careful target, ε′ = {value}", FIVE, **changes))
 VARIANTS += [
     careful("careful target, inputs not scaled", scale=(1.0, 1.0, 1.0, 1.0)),
-    plain("mirror alone", remember="remember_mirrored"),
-    n_steps("5-step returns", 5),
+    plain("mirror alone", FIVE, remember="remember_mirrored"),
+    n_steps("5-step returns", 5, FIVE),
     n_steps("10-step returns", 10),
-    n_steps("10-step returns, mirror", 10, TWENTY, remember="remember_mirrored"),
+    n_steps("10-step returns, mirror", 10, remember="remember_mirrored"),
     n_steps(
         "5-step returns, ε′ = 0.5, mirror",
         5,
-        TWENTY,
         settings={"TARGET_EPSILON": 0.5},
         targets="careful_targets",
         remember="remember_mirrored",
     ),
-    plain("Double DQN", agent="double", targets=""),
-    plain("squared error", loss="mse_loss"),
+    plain("Double DQN", FIVE, agent="double", targets=""),
+    plain("squared error", FIVE, loss="mse_loss"),
 ]
 
 NO_TARGET_NETWORK = {"TAU": 1.0}
@@ -129,13 +128,13 @@ for value in (0.0, 0.7):
 
 def contestant(label, agent, **options):
     """Return a row of somebody else's code or settings, with the common budget."""
-    return Row(label, TEN, agent, {}, options, "", "", steps=50_000)
+    return Row(label, THREE, agent, {}, options, "", "", steps=50_000)
 
 
 SAME = "Stable-Baselines3, the notebook's hyperparameters"
 CONTEST = [
-    replace(FINAL, label="final agent, 50,000 steps", seeds=TEN, steps=50_000),
-    replace(PLAIN, label="plain DQN, 50,000 steps", seeds=TEN, steps=50_000),
+    replace(FINAL, label="final agent, 50,000 steps", seeds=THREE, steps=50_000),
+    replace(PLAIN, label="plain DQN, 50,000 steps", seeds=THREE, steps=50_000),
     contestant("PyTorch tutorial, older settings", "tutorial", **OLD_TUTORIAL),
     contestant("PyTorch tutorial, today's settings", "tutorial", **NEW_TUTORIAL),
     contestant("Stable-Baselines3, the zoo's settings", "sb3", **ZOO),
@@ -144,7 +143,6 @@ CONTEST = [
 ]
 CLEANRL = replace(
     contestant("CleanRL's settings, 500,000 steps", "cleanrl"),
-    seeds=FIVE,
     steps=500_000,
     every=2_500,
 )
