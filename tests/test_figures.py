@@ -50,9 +50,9 @@ def test_the_verdict_names_the_first_pass_and_what_came_after():
     falls = made_up(100, 80, 20, 100, threshold=75)
     last = made_up(0, 0, 80, threshold=75)
     assert set(numbers(figures.verdict(never))) == {75, 300}
-    assert numbers(figures.verdict(stays)) == [200, 2, 0, 1]
-    assert numbers(figures.verdict(falls)) == [100, 1, 1, 3]
-    assert numbers(figures.verdict(last)) == [300, 3]
+    assert numbers(figures.verdict(stays)) == [200, 0, 1]
+    assert numbers(figures.verdict(falls)) == [100, 1, 3]
+    assert numbers(figures.verdict(last)) == [300]
 
 
 def test_the_mean_of_the_last_100():
