@@ -63,7 +63,10 @@ def test_the_results_on_the_first_page_are_those_of_the_benchmarks():
     last = ("share of passes", "score", "survive")
     lines = {
         "plain DQN, last weights": (rows.PLAIN, last),
-        "plain DQN, best copy": (rows.PLAIN, (None, "best copy's score", "best copies")),
+        "plain DQN, best copy": (
+            rows.PLAIN,
+            (None, "best copy's score", "best copies"),
+        ),
         "careful target, last weights": (rows.CAREFUL, last),
         "final agent, last weights": (rows.FINAL, last),
         "rule by hand, for comparison": (rows.RULE, (None, *last[1:])),
