@@ -77,36 +77,18 @@ def test_each_row_of_the_lessons_agent_is_what_its_label_says(lesson):
     assert rows.CAREFUL.settings == {} and lesson.settings.TARGET_EPSILON == 0.7
 
 
-def step(i, terminated=False):
-    """The step from state i to state i + 1."""
-    state = np.full(4, i, np.float32)
-    return SimpleNamespace(
-        state=state, action=0, reward=1.0, next_state=state + 1, terminated=terminated
-    )
-
-
-def test_windows_join_n_steps_and_are_shorter_where_an_episode_has_failed(lesson):
-    def transition(i, terminated=False):
-        return lesson.Transition(**vars(step(i, terminated)))
-
-    memory, episode = [], []
-    seen = {}
-
-    def train_with(lesson, row, seed, targets, remember):
-        seen.update(targets=targets, remember=remember)
-
+def test_windows_join_n_steps_and_are_shorter_where_an_episode_has_failed(
+    lesson, monkeypatch
+):
+    seen, memory, episode = {}, [], []
+    monkeypatch.setattr(agents, "train_with", lambda *args: seen.update(given=args))
+    agents.n_step_agent(lesson, rows.n_steps("", 3), 0)
+    *_, targets, remember = seen["given"]
     settings = replace(lesson.settings, GAMMA=0.5)
-    row = rows.n_steps("", 3)
-    original = agents.train_with
-    agents.train_with = train_with
-    try:
-        agents.n_step_agent(lesson, row, 0)
-    finally:
-        agents.train_with = original
-    holder = SimpleNamespace(push=memory.append)
     for i in range(5):
-        episode.append(transition(i, terminated=i == 4))
-        seen["remember"](holder, episode, settings)
+        state = np.full(4, i, np.float32)
+        episode.append(lesson.Transition(state, 0, 1.0, state + 1, i == 4))
+        remember(SimpleNamespace(push=memory.append), episode, settings)
     found = [(w.state[0], w.next_state[0], w.reward, w.terminated) for w in memory]
     assert found == [
         (0, 3, 1.75, False),
@@ -115,9 +97,8 @@ def test_windows_join_n_steps_and_are_shorter_where_an_episode_has_failed(lesson
         (3, 5, 1.5, True),
         (4, 5, 1.0, True),
     ]
-    batch = batch_of(lesson)
-    targets = seen["targets"](batch, None, valuing, settings).tolist()
-    assert targets == pytest.approx([1 + 0.125 * 4, 1])
+    values = targets(batch_of(lesson), None, valuing, settings).tolist()
+    assert values == pytest.approx([1 + 0.125 * 4, 1])
 
 
 def batch_of(lesson):
