@@ -122,6 +122,8 @@ def copy(tmp_path, monkeypatch):
     program.write_text(PYTHON)
     program.chmod(0o755)
     monkeypatch.setenv("STANDS_FOR_PYTHON", str(program))
+    for name in ("MAKEFLAGS", "PYTHON"):  # of a `make test PYTHON=…` around this
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     return tmp_path
 
