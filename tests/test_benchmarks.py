@@ -224,7 +224,7 @@ MIRRORED = "-step.next_state"
 @pytest.mark.parametrize(
     "old, new, changed, kept",
     [
-        ("HIDDEN = 128", "HIDDEN = 64", [rows.PLAIN, rows.FINAL], [TUTORIAL]),
+        ("HIDDEN = ", "HIDDEN = 2 * ", [rows.PLAIN, rows.FINAL], [TUTORIAL]),
         ("lerp_(fast, tau)", "lerp_(fast, 2 * tau)", [rows.PLAIN], [TUTORIAL]),
         ("next_q.amax(dim=1)  #", "next_q.mean(dim=1)  #", [rows.PLAIN], [rows.FINAL]),
         ("best.lerp(average", "average.lerp(best", [rows.FINAL], [rows.PLAIN]),
