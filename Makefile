@@ -57,7 +57,7 @@ test-full: lint has-browser .venv-bench/run.stamp  ## run all tests; they need C
 notebook:  ## run, and put outputs and pictures into the repository
 	rm -f outputs/*.png  # pictures of an older run
 	$(MAKE) run PARAMETERS=
-	$(RUN) tools.refresh_notebook $(EXECUTED) outputs
+	$(RUN) tools.refresh_notebook $(EXECUTED)
 
 format: .venv/test.stamp  ## format Python files and the notebook
 	$(RUN) ruff check --fix .
