@@ -100,37 +100,6 @@ def test_the_learning_curve_shows_what_happened(lesson, durations):
     assert list(mean.get_ydata()) == [40, 45, 50][: len(durations)]
 
 
-def test_the_live_plot_is_redrawn_in_place_and_ends_with_a_result(lesson, patch):
-    """At most every other second, and always at the end."""
-    calls, clock = [], [0.0]
-    patch("picture", lambda figure, alt: figure.get_suptitle())
-    patch("display", calls.append)
-    patch("clear_output", lambda wait: calls.append(wait))
-    patch("time", SimpleNamespace(time=lambda: clock[0]))
-    run = made_up(9.0)
-    show = lesson.live_plot()
-    moments = [(100, False, 1), (100.1, False, 1), (110, False, 2), (110.1, True, 3)]
-    for seconds, finished, pictures in moments:
-        clock[0], run.finished = seconds, finished
-        show(run)
-        assert len(calls) == 2 * pictures
-    figures = [lesson.plot_durations(run, is_result) for is_result in (False, True)]
-    unfinished, result = [figure.get_suptitle() for figure in figures]
-    assert calls[::2] == [True] * 3, "without a flicker"
-    assert calls[1::2] == [unfinished, unfinished, result]
-
-
-def test_a_plot_that_fails_does_not_stop_the_training(lesson, patch, capsys):
-    def fails(*_):
-        raise OSError("no room for a font")
-
-    patch("plot_durations", fails)
-    s = replace(lesson.settings, MAX_STEPS=30, EVAL_EVERY=10)
-    how = [lesson.td_targets, lesson.remember]
-    assert lesson.train(s, *how, show=lesson.live_plot()).finished
-    assert "no room for a font" in capsys.readouterr().out
-
-
 # Agents that are judged.
 
 
@@ -241,7 +210,7 @@ def test_comparisons_show_what_each_agent_and_seed_did(lesson, cell, trained, pa
     assert [row[0] for row in found.values()] == rows_of_runs(3)
     assert plot == [agents.by_agent] and list(found) == list(agents.by_agent)
     short = replace(agents.settings, MAX_STEPS=2_000)
-    seeds = [replace(short, SEED=seed) for seed in (999_999_999, 0)]
+    seeds = [replace(short, SEED=seed) for seed in (0, 1)]
     how = [(lesson.td_targets, lesson.remember)]
     how += [(careful, lesson.remember), (careful, "its own")]
     expected = [(s, *others) for others in how for s in seeds]

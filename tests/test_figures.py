@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dqn_helpers import drawings, figures, plots
+from dqn_helpers import curves, drawings, figures, plots
 from tests.helpers import made_up, numbers, points, table_of
 
 
@@ -49,16 +49,47 @@ def test_the_verdict_names_the_first_pass_and_what_came_after():
     stays = made_up(0, 75, 100, threshold=75)
     falls = made_up(100, 80, 20, 100, threshold=75)
     last = made_up(0, 0, 80, threshold=75)
-    assert set(numbers(figures.verdict(never))) == {75, 300}
-    assert numbers(figures.verdict(stays)) == [200, 0, 1]
-    assert numbers(figures.verdict(falls)) == [100, 1, 3]
-    assert numbers(figures.verdict(last)) == [300]
+    assert set(numbers(curves.verdict(never))) == {75, 300}
+    assert numbers(curves.verdict(stays)) == [200, 0, 1]
+    assert numbers(curves.verdict(falls)) == [100, 1, 3]
+    assert numbers(curves.verdict(last)) == [300]
 
 
 def test_the_mean_of_the_last_100():
     durations = np.random.default_rng(0).integers(10, 60, 130).tolist()
     means = [np.mean(durations[max(0, n - 100) : n]) for n in range(1, 131)]
-    assert np.allclose(figures.running_mean(durations), means)
+    assert np.allclose(curves.running_mean(durations), means)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "finished", "is_drawn"),
+    [(1.9, False, False), (2.1, False, True), (0.1, True, True)],
+)
+def test_the_live_plot_is_redrawn_in_place(monkeypatch, seconds, finished, is_drawn):
+    """At most every other second, and always at the end."""
+    calls, clock = [], [100.0]
+    monkeypatch.setattr(curves, "picture", lambda figure, alt: (figure, alt))
+    monkeypatch.setattr(curves, "display", calls.append)
+    monkeypatch.setattr(curves, "clear_output", lambda wait: calls.append(wait))
+    monkeypatch.setattr(curves, "time", SimpleNamespace(time=lambda: clock[0]))
+    run = made_up(9.0)
+    show = curves.LivePlot(lambda result, is_result: (result, is_result))
+    alt = f"Learning curve. {curves.verdict(run)}"
+    expected = [True, ((run, False), alt)]  # without a flicker
+    run.finished = False
+    show(run)
+    clock[0] += seconds
+    run.finished = finished
+    show(run)
+    assert calls == expected + [True, ((run, finished), alt)] * is_drawn
+
+
+def test_a_plot_that_fails_is_reported_and_no_more(capsys):
+    def fails(*_):
+        raise OSError("no room for a font")
+
+    curves.LivePlot(fails)(made_up(9.0, finished=True))
+    assert "no room for a font" in capsys.readouterr().out
 
 
 # Curves.
@@ -72,7 +103,7 @@ def test_two_curves_are_told_apart_and_keep_their_names():
     for curve, (name, run) in zip((first, second), runs.items(), strict=True):
         assert curve.get_label() == name
         assert curve.get_xydata().tolist() == points(run)
-        assert f"{name}: {figures.verdict(run)}" in shown.alt
+        assert f"{name}: {curves.verdict(run)}" in shown.alt
     assert to_hex(first.get_color()) != to_hex(second.get_color())
     assert first.get_marker() != second.get_marker()
     assert ax.get_legend() is not None and set(line.get_ydata()) == {475}

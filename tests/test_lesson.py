@@ -16,7 +16,7 @@ import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from dqn_helpers import figures, files
+from dqn_helpers import curves, files
 from tests.helpers import (
     MACHINE_PATH,
     add_helpers,
@@ -70,7 +70,7 @@ TAUGHT = """
 make_env reset_env play play_all evaluate Settings Transition ReplayMemory DQN SCALE
 HIDDEN make_networks epsilon_at q_values_of select_action td_targets optimize_model
 update_target Evaluation greedy record_evaluation remember train plot_durations
-live_plot share_of_passes judge careful_targets gap remember_mirrored load_agent
+share_of_passes judge careful_targets gap remember_mirrored load_agent
 train_all compare with_pole_of stumbling
 """
 
@@ -122,7 +122,7 @@ FIRST = next(cell["source"] for cell in loader.cells() if cell["cell_type"] == "
 def test_without_its_helpers_the_first_cell_says_where_it_looked(helpers, tmp_path):
     if helpers == "older":
         add_helpers(tmp_path)
-        with (tmp_path / "dqn_helpers" / "figures.py").open("a") as file:
+        with (tmp_path / "dqn_helpers" / "curves.py").open("a") as file:
             file.write("\ndel verdict\n")
     done = execute([sys.executable, "-c", FIRST], tmp_path)
     last = done.text.strip().splitlines()[-1]
@@ -131,10 +131,12 @@ def test_without_its_helpers_the_first_cell_says_where_it_looked(helpers, tmp_pa
     assert ("verdict" if helpers == "older" else "dqn_helpers") in last
 
 
-def test_a_python_that_is_too_old_is_named(monkeypatch):
-    monkeypatch.setattr(sys, "version_info", (3, 9, 18))
-    with pytest.raises(ImportError, match=r"3\.10.*kernel"):
-        exec(FIRST, {})
+def test_a_python_that_is_too_old_is_named(tmp_path):
+    add_helpers(tmp_path)
+    older = f"import sys\nsys.version_info = (3, 9, 18)\n{FIRST}"
+    done = execute([sys.executable, "-c", older], tmp_path)
+    assert done.code == 1
+    assert re.search(r"3\.10.*kernel", done.text.strip().splitlines()[-1])
 
 
 @pytest.mark.parametrize("version", ["0.21.0", "1.2.0"])
@@ -281,7 +283,7 @@ def test_each_verdict_and_share_is_of_its_own_run(run, lesson, again):
     for name, result in again.runs.items():
         *_, line = output_of(run, f"{name} = train(").split("\nvalue")[0].splitlines()
         share = round(lesson.share_of_passes(result), 2)
-        expected = numbers(figures.verdict(result)) + [share] * (name == "final")
+        expected = numbers(curves.verdict(result)) + [share] * (name == "final")
         assert numbers(line.partition(" That took")[0]) == expected, name
     lines = output_of(run, "collapse_and_cure = ").splitlines()
     both = [lesson.share_of_passes(one) for one in (again.plain_run, again.careful_run)]
@@ -479,7 +481,7 @@ def test_every_cell_may_be_run_twice_and_training_interrupted(tmp_path):
             client.execute_cell(one, place)
         before = text_of(cell)
         cell.source = INTERRUPTED + source.replace(
-            "live_plot()", "interrupted(live_plot())"
+            "show=live_plot", "show=interrupted(live_plot)"
         )
         with pytest.raises(CellExecutionError, match="KeyboardInterrupt"):
             client.execute_cell(cell, index)

@@ -6,7 +6,11 @@ arrays and functions. To be imported they need the standard library and IPython 
 
 import contextlib
 import io
+import sys
 import warnings
+
+if sys.version_info < (3, 10):  # noqa: UP036, a kernel may be older
+    raise RuntimeError("Python 3.10 or newer is needed: choose another kernel.")
 
 
 @contextlib.contextmanager

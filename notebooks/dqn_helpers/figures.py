@@ -1,4 +1,4 @@
-"""Pictures with alternative texts, tables, and what is said of a run."""
+"""Pictures with alternative texts, and tables."""
 
 import base64
 import io
@@ -57,34 +57,3 @@ def shown(value):
     if isinstance(value, float):
         return f"{value:.2f}" if abs(value) <= 1 else f"{value:.1f}"
     return str(value)
-
-
-def first_pass(evaluations, threshold):
-    """Return the first evaluation that passes, or None."""
-    for evaluation in evaluations:
-        if evaluation.mean >= threshold:
-            return evaluation
-    return None
-
-
-def verdict(result):
-    """Return in a sentence when a run first passes and whether it stays there."""
-    passed = first_pass(result.evaluations, result.threshold)
-    if passed is None:
-        steps = result.evaluations[-1].step
-        return f"No evaluation reaches {result.threshold:.0f} within {steps:,} steps."
-    sentence = f"The first pass comes at step {passed.step:,}"
-    later = [e for e in result.evaluations if e.step > passed.step]
-    if not later:
-        return sentence + "."
-    below = sum(e.mean < result.threshold for e in later)
-    return f"{sentence}; {below} of the {len(later)} later evaluations fail."
-
-
-def running_mean(durations):
-    """Return, for each episode, the mean of the last 100 (of all, until then)."""
-    means = []
-    for end in range(1, len(durations) + 1):
-        last = durations[max(0, end - 100) : end]
-        means.append(sum(last) / len(last))
-    return means

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 
-from .figures import first_pass
+from .curves import first_pass
 
 
 def results_folder(path):

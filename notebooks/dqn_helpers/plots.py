@@ -2,15 +2,8 @@
 
 import math
 
-from .figures import BLUE, GREY, ORANGE, PURPLE, new_figure, picture, verdict
-
-
-def draw_evaluations(ax, result, look):
-    """Draw the evaluations of a run by step, and the threshold."""
-    steps = [e.step for e in result.evaluations]
-    ax.plot(steps, [e.mean for e in result.evaluations], **look)
-    ax.axhline(result.threshold, color=GREY, linestyle="--", linewidth=1)
-    ax.set(xlabel="step", xlim=0, ylim=(0, 520))
+from .curves import draw_evaluations, verdict
+from .figures import BLUE, GREY, ORANGE, PURPLE, new_figure, picture
 
 
 def plot_curves(by_name):
@@ -25,8 +18,8 @@ def plot_curves(by_name):
     looks = zip((ORANGE, BLUE), "os", strict=True)
     for (name, run), (color, marker) in zip(by_name.items(), looks, strict=True):
         look = {"color": color, "marker": marker, "markersize": 4, "label": name}
-        draw_evaluations(ax, run, look)
-    ax.set_ylabel("evaluation (steps)")
+        draw_evaluations(ax, run, **look)
+    ax.set_ylim(0, 520)
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
     ax.legend(frameon=False, **place)
     texts = [f"{name}: {verdict(run)}" for name, run in by_name.items()]
@@ -40,9 +33,10 @@ def plot_panels(by_name):
     for ax, (name, runs) in zip(axes, by_name.items(), strict=True):
         color = ORANGE if name.startswith("plain") else BLUE
         for run in runs:
-            draw_evaluations(ax, run, {"color": color})
+            draw_evaluations(ax, run, color=color)
         ax.set_title(name)
-    axes[0].set_ylabel("evaluation (steps)")
+        ax.label_outer()
+    axes[0].set_ylim(0, 520)
     return picture(figure, f"Evaluations, a line for each seed: {', '.join(by_name)}.")
 
 
