@@ -5,7 +5,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-THREE, FIVE, TEN, TWENTY, FORTY = (range(n) for n in (3, 5, 10, 20, 40))
+THREE, FIVE, TEN, TWENTY, HUNDRED = (range(n) for n in (3, 5, 10, 20, 100))
 OLD_TUTORIAL = {"lr": 1e-4, "eps_end": 0.05, "eps_decay": 1_000}
 NEW_TUTORIAL = {"lr": 3e-4, "eps_end": 0.01, "eps_decay": 2_500}
 ZOO = {
@@ -47,24 +47,24 @@ class Row:
     far: int = 5_000
 
 
-def plain(label, seeds=TEN, **changes):
+def plain(label, seeds=TWENTY, **changes):
     """Return a row of plain DQN with some changes."""
     return Row(label, seeds, **changes)
 
 
-def careful(label, seeds=TEN, **changes):
+def careful(label, seeds=TWENTY, **changes):
     """Return a row with the careful target and some changes."""
     return Row(label, seeds, **{"targets": "careful_targets", **changes})
 
 
-def n_steps(label, n, seeds=TEN, **changes):
+def n_steps(label, n, seeds=TWENTY, **changes):
     """Return a row with n-step returns and some changes."""
     return Row(label, seeds, "n_step", **{"options": {"n": n}, **changes})
 
 
-PLAIN = plain("plain DQN", FORTY)
-CAREFUL = careful("careful target", FORTY)
-FINAL = careful("final agent", FORTY, remember="remember_mirrored")
+PLAIN = plain("plain DQN", HUNDRED)
+CAREFUL = careful("careful target", HUNDRED)
+FINAL = careful("final agent", HUNDRED, remember="remember_mirrored")
 OURS = [PLAIN, CAREFUL, FINAL]
 KEPT = {row.label for row in OURS}  # their networks are kept for the exchange
 RULE = Row("rule by hand", range(1), "rule", steps=250)
@@ -72,11 +72,11 @@ RULE = Row("rule by hand", range(1), "rule", steps=250)
 VARIANTS = []
 for value in (0.3, 0.5, 1.0):
     changes = {"settings": {"TARGET_EPSILON": value}}
-    VARIANTS.append(careful(f"careful target, ε′ = {value}", FIVE, **changes))
+    VARIANTS.append(careful(f"careful target, ε′ = {value}", **changes))
 VARIANTS += [
     careful("careful target, inputs not scaled", scale=(1.0, 1.0, 1.0, 1.0)),
-    plain("mirror alone", FIVE, remember="remember_mirrored"),
-    n_steps("5-step returns", 5, FIVE),
+    plain("mirror alone", remember="remember_mirrored"),
+    n_steps("5-step returns", 5),
     n_steps("10-step returns", 10),
     n_steps("10-step returns, mirror", 10, remember="remember_mirrored"),
     n_steps(
@@ -86,8 +86,8 @@ VARIANTS += [
         targets="careful_targets",
         remember="remember_mirrored",
     ),
-    plain("Double DQN", FIVE, agent="double", targets=""),
-    plain("squared error", FIVE, loss="mse_loss"),
+    plain("Double DQN", agent="double", targets=""),
+    plain("squared error", loss="mse_loss"),
 ]
 
 NO_TARGET_NETWORK = {"TAU": 1.0}
@@ -117,7 +117,7 @@ ACROBOT = []
 for value in (0.0, 0.7):
     row = careful(
         f"Acrobot, ε′ = {value}",
-        FIVE,
+        TEN,
         settings={"TARGET_EPSILON": value},
         env_id="Acrobot-v1",
         scale=(1.0, 1.0, 1.0, 1.0, 6.0, 12.0),

@@ -9,7 +9,6 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from benchmarks import report, rows, run
 from tests.helpers import MACHINE_PATH, execute
 from tools.load_definitions import ROOT
 
@@ -57,25 +56,6 @@ def test_make_targets_and_files_that_a_page_names_exist(name):
     for path in [*links, *paths]:
         places = [ROOT / path, (ROOT / name).parent / path, ROOT / "notebooks" / path]
         assert path.startswith(made) or any(p.exists() for p in places), path
-
-
-def test_the_results_on_the_first_page_are_those_of_the_benchmarks():
-    last = ("share of passes", "score", "survive")
-    lines = {
-        "plain DQN, last weights": (rows.PLAIN, last),
-        "plain DQN, best copy": (
-            rows.PLAIN,
-            (None, "best copy's score", "best copies"),
-        ),
-        "careful target, last weights": (rows.CAREFUL, last),
-        "final agent, last weights": (rows.FINAL, last),
-        "rule by hand, for comparison": (rows.RULE, (None, *last[1:])),
-    }
-    runs = run.load()
-    for label, (row, titles) in lines.items():
-        frame = report.frame_of(runs, row)
-        cells = [report.cell(frame, title) if title else "–" for title in titles]
-        assert "| " + " | ".join([label, *cells]) + " |" in read("README.md")
 
 
 def test_no_page_and_no_program_names_a_machine():
