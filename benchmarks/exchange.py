@@ -6,7 +6,8 @@ one in the place of their own, and then play the held-out starts.
 
 `exchange` is between plain DQN and the final agent: it counts the seeds and moments of
 training at which plain DQN's network fails and the final agent's passes. `adjacent` is
-between two evaluations of plain DQN next to each other, one of which passes.
+between two evaluations of plain DQN next to each other, one of which passes. `lines`
+looks at each network's gap against the lean.
 """
 
 import json
@@ -16,9 +17,9 @@ from dataclasses import replace
 import numpy as np
 
 from . import run
-from .cartpole import moved
+from .cartpole import TRACK_END, moved
 from .measure import LEANS, gap, lesson, random_states
-from .rows import FINAL, PLAIN, RESULTS, TWENTY
+from .rows import FINAL, OURS, PLAIN, RESULTS, TWENTY
 
 PASS = 475
 EXACT = RESULTS / "exact.json"
@@ -187,6 +188,33 @@ def adjacent(lesson):
             yield {"seed": seed, "step": step, "scores": scores_of(lesson, tried)}
 
 
+# The lines of the lesson's picture.
+
+
+def lines(lesson):
+    """Yield what each kept network answers to a lean, and how its games end.
+
+    The cart is at rest in the middle, and the pole leans by up to five degrees. Level:
+    the gap of the upright pole. One-sided: the gap has the same sign at each lean.
+    """
+    leaning = np.zeros((41, 4), np.float32)
+    leaning[:, 2] = np.radians(np.linspace(*LEANS, 41))
+    for row in OURS:
+        for seed in TWENTY:
+            for step, net in run.networks(row, seed).items():
+                policy = lesson.greedy(net)
+                scores, last = lesson.play_all(policy, lesson.VALIDATION_STARTS)
+                gaps, places = gap(lesson, net, leaning), last[:, 0]
+                right, left = (places > TRACK_END).mean(), (places < -TRACK_END).mean()
+                found = {
+                    "passes": bool(scores.mean() >= PASS),
+                    "level": round(float(gaps[20]), 4),
+                    "one_sided": bool(gaps.min() > 0 or gaps.max() < 0),
+                    "lost_right": float(right - left),  # less than 0: on the left
+                }
+                yield {"row": row.label, "seed": seed, "step": step, **found}
+
+
 # The exact values.
 
 
@@ -247,15 +275,15 @@ def load(experiment=exchange):
 
 def go_on():
     """Do what today's code has not done yet, and save what comes of it."""
-    for experiment in (exchange, adjacent):
+    for experiment in (exchange, adjacent, lines):
         if load(experiment):
             continue
         made = {"code": made_by(experiment), "commit": run.commit()}
-        lines = []
+        written = []
         for one in experiment(lesson()):
             print(one, flush=True)
-            lines.append(json.dumps({**made, **one}, ensure_ascii=False) + "\n")
-        file_of(experiment).write_text("".join(lines), encoding="utf-8")
+            written.append(json.dumps({**made, **one}, ensure_ascii=False) + "\n")
+        file_of(experiment).write_text("".join(written), encoding="utf-8")
     slope, error = exact_slope()
     made = {"code": made_by(exact_slope), "commit": run.commit()}
     EXACT.write_text(json.dumps({**made, "slope": slope, "error": error}) + "\n")

@@ -7,6 +7,7 @@ sentences around them are written by hand.
 import math
 import re
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -20,6 +21,7 @@ from .rows import (
     OURS,
     PLAIN,
     RESULTS,
+    SAME,
     TABLES,
     all_rows,
     shortened,
@@ -29,6 +31,18 @@ README = HERE / "README.md"
 MARKED = re.compile(r"(<!-- table: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 ORANGE, BLUE, GREY = "#D55E00", "#0072B2", "#666666"  # Okabe and Ito
 PASS = 475
+UNSCALED = "inputs not scaled"
+TUTORIAL = "PyTorch tutorial, today's settings"
+PAIRS = []  # of labels: with one change, without it
+for pair in (
+    ("careful target", "plain DQN"),
+    ("final agent", "careful target"),
+    (f"careful target, {UNSCALED}", f"plain DQN, {UNSCALED}"),
+    ("Acrobot, ε′ = 0.7", "Acrobot, ε′ = 0.0"),
+    (f"{TUTORIAL}, ε′ = 0.7", TUTORIAL),
+    (f"{SAME}, ε′ = 0.7", SAME),
+):
+    PAIRS.append([all_rows()[label] for label in pair])
 
 
 def frame_of(runs, row):
@@ -42,6 +56,8 @@ def frame_of(runs, row):
         frame["share_after"] = frame.share_after.astype(float).mask(never, 0.0)
     if "means" in frame:
         frame["last_three"] = [pd.Series(one[-3:]).mean() for one in frame.means]
+        late = [pd.Series(one[-(len(one) // 10) :]) for one in frame.means]
+        frame["share_late"] = [(one >= PASS).mean() for one in late]
     return frame
 
 
@@ -91,6 +107,7 @@ COLUMNS = {  # title → name of a figure, how the figures become text
     "seeds": ("seed", len),
     "share of passes": ("share", mean_worst),
     "after the first": ("share_after", mean_worst),
+    "last tenth": ("share_late", mean_worst),
     "first pass": ("first_pass", median_latest),
     "confirmed": ("solved", median_latest),
     "score": ("held_out", median_lowest),
@@ -165,8 +182,43 @@ def ends(runs):
     return table(header, [[f"{counts.sum():,}", *shares]])
 
 
+def lines_of_gaps(found):
+    """Return the table of answers to a lean; `found`: a case for each network."""
+    frame = pd.DataFrame(found)
+    frame["other_side"] = frame.level * frame.lost_right < 0
+    texts = []
+    for row in OURS:
+        for passes, name in ((True, "passes"), (False, "fails")):
+            some = frame[(frame.row == row.label) & (frame.passes == passes)]
+            if len(some):
+                shares = [
+                    f"{some[one].mean():.0%}" for one in ("one_sided", "other_side")
+                ]
+                level = number(some.level.abs().median())
+                texts.append([f"{row.label}, {name}", len(some), level, *shares])
+    return table(
+        ["", "networks", "level", "one-sided", "lost on the other side"], texts
+    )
+
+
+def differences(runs):
+    """Return mean differences of the share of passes by seed, with 95 % intervals."""
+    rng = np.random.default_rng(0)
+    texts = []
+    for changed, unchanged in PAIRS:
+        one, other = (frame_of(runs, row) for row in (changed, unchanged))
+        if one.empty or other.empty:
+            continue
+        gains = (one.set_index("seed").share - other.set_index("seed").share).dropna()
+        again = rng.choice(gains, (10_000, len(gains))).mean(axis=1)
+        low, high = np.quantile(again, [0.025, 0.975])
+        interval = f"{number(gains.mean())} [{number(low)}, {number(high)}]"
+        texts.append([changed.label, unchanged.label, len(gains), interval])
+    return table(["", "less", "seeds", "difference"], texts)
+
+
 def exchanged(found):
-    """Return the table of the exchange: how each policy scores, how many pass."""
+    """Return the table of an exchange: how each policy scores, how many pass."""
     scores = pd.DataFrame([one["scores"] for one in found])
     lines = []
     for name, values in scores.items():
@@ -178,7 +230,7 @@ def exchanged(found):
 def all_tables(runs, found):
     """Return the text of each table by its name; `found`: cases of the exchange."""
     learnt = ("seeds", "share of passes", "after the first", "first pass", "far")
-    others = ("seeds", "share of passes", "after the first", "confirmed")
+    others = ("seeds", "share of passes", "last tenth", "confirmed")
     rescue = (
         "score",
         "best copy's score",
@@ -192,6 +244,9 @@ def all_tables(runs, found):
     return {
         "agents": of_rows(TABLES["agents"], runs, *learnt, *inside),
         "rescue": of_rows(rescued, runs, *rescue),
+        "lines": lines_of_gaps(exchange.load(exchange.lines)),
+        "adjacent": exchanged(exchange.load(exchange.adjacent)),
+        "differences": differences(runs),
         "exchange": exchanged(found),
         "correlation": correlation(runs),
         "ends": ends(runs),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-THREE, FIVE, TEN, TWENTY, HUNDRED = (range(n) for n in (3, 5, 10, 20, 100))
+FIVE, TEN, TWENTY, HUNDRED = (range(n) for n in (5, 10, 20, 100))
 OLD_TUTORIAL = {"lr": 1e-4, "eps_end": 0.05, "eps_decay": 1_000}
 NEW_TUTORIAL = {"lr": 3e-4, "eps_end": 0.01, "eps_decay": 2_500}
 ZOO = {
@@ -70,11 +70,13 @@ KEPT = {row.label for row in OURS}  # their networks are kept for the exchange
 RULE = Row("rule by hand", range(1), "rule", steps=250)
 
 VARIANTS = []
+UNSCALED = (1.0, 1.0, 1.0, 1.0)
 for value in (0.3, 0.5, 1.0):
     changes = {"settings": {"TARGET_EPSILON": value}}
     VARIANTS.append(careful(f"careful target, ε′ = {value}", **changes))
 VARIANTS += [
-    careful("careful target, inputs not scaled", scale=(1.0, 1.0, 1.0, 1.0)),
+    careful("careful target, inputs not scaled", scale=UNSCALED),
+    plain("plain DQN, inputs not scaled", scale=UNSCALED),
     plain("mirror alone", remember="remember_mirrored"),
     n_steps("5-step returns", 5),
     n_steps("10-step returns", 10),
@@ -129,13 +131,13 @@ for value in (0.0, 0.7):
 
 def contestant(label, agent, **options):
     """Return a row of somebody else's code or settings, with the common budget."""
-    return Row(label, THREE, agent, {}, options, "", "", steps=50_000)
+    return Row(label, TEN, agent, {}, options, "", "", steps=50_000)
 
 
 SAME = "Stable-Baselines3, the notebook's hyperparameters"
 CONTEST = [
-    replace(FINAL, label="final agent, 50,000 steps", seeds=THREE, steps=50_000),
-    replace(PLAIN, label="plain DQN, 50,000 steps", seeds=THREE, steps=50_000),
+    replace(FINAL, label="final agent, 50,000 steps", seeds=TEN, steps=50_000),
+    replace(PLAIN, label="plain DQN, 50,000 steps", seeds=TEN, steps=50_000),
     contestant("PyTorch tutorial, older settings", "tutorial", **OLD_TUTORIAL),
     contestant("PyTorch tutorial, today's settings", "tutorial", **NEW_TUTORIAL),
     contestant("Stable-Baselines3, the zoo's settings", "sb3", **ZOO),
