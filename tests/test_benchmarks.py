@@ -345,12 +345,10 @@ def test_answers_are_exchanged_by_hand():
     assert exchange.symmetric(own)(state) == [15 - (-10 + 5)]
 
 
-def test_an_untrained_network_is_that_with_which_its_run_begins(lesson):
-    settings = replace(lesson.settings, SEED=4, MAX_STEPS=1)
-    begun = lesson.train(settings, lesson.td_targets, lesson.remember).policy_net
-    states = np.random.default_rng(0).normal(size=(20, 4))
-    found = exchange.untrained(lesson, seed=4)(states)
-    assert np.array_equal(found, exchange.gap_of(lesson, begun)(states))
+def test_an_answer_comes_from_the_next_case_of_another_seed():
+    cases = {(0, 6): "a", (0, 8): "b", (1, 6): "c", (2, 6): "d"}
+    found = [exchange.of_another_seed(cases, *case) for case in cases]
+    assert found == ["c", "c", "d", "a"]
 
 
 def test_the_exact_slope_agrees_with_the_saved_one():
@@ -373,7 +371,8 @@ def counted(runs):
     """The tracked runs, all of which today's code has made."""
     notes = [n for row in rows.all_rows().values() for n in run.not_counted(runs, row)]
     assert notes == []
-    assert exchange.load(), "the exchange is of other code: make bench-full"
+    for experiment in (exchange.exchange, exchange.adjacent, exchange.lines):
+        assert exchange.load(experiment), "it is of other code: make bench-full"
     return runs
 
 
@@ -386,6 +385,36 @@ def test_figures_become_text_by_hand():
     assert report.cell(steps, "first pass") == "1,000 (never)"
     values = pd.DataFrame({"slope": [-0.02, 3.14, 55.0], "value": [1e6, 27.4, 2.5e6]})
     assert report.cell(values, "slope") == "3.1 (−0.02 to 55)"
+
+
+def test_lines_are_counted_by_hand():
+    """Lost on the other side: to the right where the upright pole is pushed left."""
+    case = {"row": "plain DQN", "passes": False, "one_sided": True}
+    cases = [
+        {**case, "level": -0.2, "lost_right": 0.5},
+        {**case, "level": 0.4, "lost_right": 0.5},
+        {**case, "level": 0.3, "lost_right": 0.0, "one_sided": False},
+        {**case, "level": 0.1, "lost_right": -1.0},
+    ]
+    line = report.lines_of_gaps(cases).splitlines()[-1]
+    assert line == "| plain DQN, fails | 4 | 0.25 | 75% | 50% |"
+
+
+def test_a_difference_is_by_seed_and_its_interval_holds_it(monkeypatch):
+    careful, plain = rows.CAREFUL.label, rows.PLAIN.label
+    shares = {careful: [0.5, 0.9, 1.0], plain: [0.25, 0.65, 0.75, 0.0]}
+
+    def frame_of(_, row):
+        found = shares[row.label]
+        return pd.DataFrame({"seed": range(len(found)), "share": found})
+
+    monkeypatch.setattr(report, "PAIRS", [(rows.CAREFUL, rows.PLAIN)])
+    monkeypatch.setattr(report, "frame_of", frame_of)
+    line = report.differences({}).splitlines()[-1]
+    assert line == "| careful target | plain DQN | 3 | 0.25 [0.25, 0.25] |"
+    shares[careful] = [0.25, 0.9, 1.0]
+    line = report.differences({}).splitlines()[-1]
+    assert line == "| careful target | plain DQN | 3 | 0.17 [0.00, 0.25] |"
 
 
 def test_the_exchange_is_counted_by_hand():
