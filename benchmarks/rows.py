@@ -77,9 +77,9 @@ for value in (0.3, 0.5, 1.0):
 VARIANTS += [
     careful("careful target, inputs not scaled", scale=UNSCALED),
     plain("plain DQN, inputs not scaled", scale=UNSCALED),
-    plain("mirror alone", remember="remember_mirrored"),
-    n_steps("5-step returns", 5),
-    n_steps("10-step returns", 10),
+    plain("mirror alone", TEN, remember="remember_mirrored"),
+    n_steps("5-step returns", 5, TEN),
+    n_steps("10-step returns", 10, TEN),
     n_steps("10-step returns, mirror", 10, remember="remember_mirrored"),
     n_steps(
         "5-step returns, ε′ = 0.5, mirror",
@@ -88,8 +88,8 @@ VARIANTS += [
         targets="careful_targets",
         remember="remember_mirrored",
     ),
-    plain("Double DQN", agent="double", targets=""),
-    plain("squared error", loss="mse_loss"),
+    plain("Double DQN", TEN, agent="double", targets=""),
+    plain("squared error", TEN, loss="mse_loss"),
 ]
 
 NO_TARGET_NETWORK = {"TAU": 1.0}
@@ -131,13 +131,13 @@ for value in (0.0, 0.7):
 
 def contestant(label, agent, **options):
     """Return a row of somebody else's code or settings, with the common budget."""
-    return Row(label, TEN, agent, {}, options, "", "", steps=50_000)
+    return Row(label, FIVE, agent, {}, options, "", "", steps=50_000)
 
 
 SAME = "Stable-Baselines3, the notebook's hyperparameters"
 CONTEST = [
-    replace(FINAL, label="final agent, 50,000 steps", seeds=TEN, steps=50_000),
-    replace(PLAIN, label="plain DQN, 50,000 steps", seeds=TEN, steps=50_000),
+    replace(FINAL, label="final agent, 50,000 steps", seeds=FIVE, steps=50_000),
+    replace(PLAIN, label="plain DQN, 50,000 steps", seeds=FIVE, steps=50_000),
     contestant("PyTorch tutorial, older settings", "tutorial", **OLD_TUTORIAL),
     contestant("PyTorch tutorial, today's settings", "tutorial", **NEW_TUTORIAL),
     contestant("Stable-Baselines3, the zoo's settings", "sb3", **ZOO),
