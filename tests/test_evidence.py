@@ -281,11 +281,11 @@ def test_the_exchange_is_between_the_worst_and_the_last(lesson, cell, games):
         with_pole_of=with_pole_of,
     )
     rows = [float(*row) for row in table_of(found.shown[0].data).values()]
-    assert rows == [9, 1, 0.1, 0.0, 444, 1, 222, 1]
-    assert [dose for *_, dose in asked] == [1, 0.1, 0.02, 1, 1]
+    assert rows == [9, 1, 0.1, 0.0, 50, 444, 1, 222, 1]
+    assert [dose for *_, dose in asked] == [1, 0.1, 0.02, 50, 1, 1]
     failing, steady, untrained = (9,), (444,), (222,)
-    pairs = 3 * [(failing, steady)] + [(steady, failing), (untrained, steady)]
-    assert [pair[:2] for pair in asked] == pairs
+    pairs = 3 * [(failing, steady)] + [(failing, failing), (steady, failing)]
+    assert [pair[:2] for pair in asked] == [*pairs, (untrained, steady)]
 
 
 def test_disturbances_are_changes_of_the_plain_network(lesson, cell, patch):
