@@ -1,6 +1,7 @@
 """Helpers that several test files use."""
 
 import itertools
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import sys
 from types import SimpleNamespace
 
 import nbformat
+import pytest
 from playwright.sync_api import sync_playwright
 
 from tools import load_definitions as loader
@@ -154,6 +156,17 @@ def edited(**parameters):
         cell.source, count = old.subn(lambda _, new=new: new, cell.source)
         assert count == 1, name
     return notebook
+
+
+def results(folder):
+    """The files of a run: metrics without NaN, the rows of both tables, names."""
+    text = (folder / "metrics.json").read_text(encoding="utf-8")
+    found = {"metrics": json.loads(text, parse_constant=pytest.fail)}
+    found["names"] = {path.name for path in folder.iterdir()}
+    for name in ("durations", "evaluations"):
+        _, *lines = (folder / f"{name}.csv").read_text(encoding="utf-8").splitlines()
+        found[name] = [tuple(map(float, line.split(","))) for line in lines]
+    return SimpleNamespace(**found)
 
 
 def chromium():

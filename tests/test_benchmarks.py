@@ -507,6 +507,7 @@ def quoted(runs):
         (both, "Baselines3", [share(f"{same}, ε′ = 0.7"), share(same)]),
         (lesson, "scaled inputs", unscaled),
         (lesson, "10-step", [share("5-step returns"), share("10-step returns")]),
+        (lesson, "Double DQN", [share("Double DQN")]),
         (both, "CleanRL", [share("CleanRL's settings, 500,000 steps")]),
         (lesson, "50,000", [share("plain DQN, 50,000 steps")]),
         (lesson, "slope", [middle(plain.slope), middle(careful.slope)]),

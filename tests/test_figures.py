@@ -46,7 +46,7 @@ def test_a_table_has_all_rows_and_columns():
 def test_the_verdict_names_the_first_pass_and_what_came_after():
     """The threshold is that of the task."""
     never = made_up(0, 74, 0, threshold=75)
-    stays = made_up(0, 75, 100, threshold=75)
+    stays = made_up(0, 75, 75, threshold=75)
     falls = made_up(100, 80, 20, 100, threshold=75)
     last = made_up(0, 0, 80, threshold=75)
     assert set(numbers(curves.verdict(never))) == {75, 300}

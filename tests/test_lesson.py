@@ -27,6 +27,7 @@ from tests.helpers import (
     numbers,
     papermill,
     prose,
+    results,
     table_of,
     text_of,
 )
@@ -149,17 +150,6 @@ def test_a_gym_that_does_not_fit_is_named_with_what_to_install(monkeypatch, vers
 
 
 # One executed run. Many tests look at it.
-
-
-def results(folder):
-    """The files of a run: metrics without NaN, the rows of both tables, names."""
-    text = (folder / "metrics.json").read_text(encoding="utf-8")
-    found = {"metrics": json.loads(text, parse_constant=pytest.fail)}
-    found["names"] = {path.name for path in folder.iterdir()}
-    for name in ("durations", "evaluations"):
-        _, *lines = (folder / f"{name}.csv").read_text(encoding="utf-8").splitlines()
-        found[name] = [tuple(map(float, line.split(","))) for line in lines]
-    return SimpleNamespace(**found)
 
 
 @pytest.fixture(scope="module")
@@ -404,56 +394,6 @@ def test_its_folder_alone_runs_where_its_readers_are(again, tmp_path):
     assert made == {"my.ipynb", "done.ipynb", "my results"} and found.names == FILES
     assert found.metrics["gym_version"] == "0.25.0"
     assert found.evaluations == [e[:3] for e in again.final.evaluations]
-
-
-@pytest.fixture(scope="module")
-def whole_runs(tmp_path_factory):
-    """The notebook at its defaults, with two seeds."""
-    runs = []
-    for seed in (0, 3):
-        done = papermill(tmp_path_factory.mktemp("whole"), {"SEED": seed})
-        assert done.code == 0, done.text[-3000:]
-        done.notebook = nbformat.read(done.executed, as_version=4)
-        runs.append(done)
-    return runs
-
-
-@pytest.mark.full
-def test_the_whole_notebook_at_its_defaults(whole_runs):
-    for done in whole_runs:
-        check_outputs(done.notebook)
-        metrics = results(done.outputs).metrics
-        assert metrics["solved"] and metrics["greedy_mean"] >= 475
-        assert metrics["env_steps"] == 10_000 and metrics["share_of_passes"] >= 0.9
-
-
-def sections(notebook):
-    """Section by section: its sentences, and all numbers of its outputs."""
-    found = []
-    for cell in notebook.cells:
-        if cell.source.startswith("## ") or not found:
-            found.append(SimpleNamespace(sentences=[], numbers=set()))
-        if cell.cell_type == "markdown":
-            prose = re.sub(r"(?s)```.*?```|`[^`]*`", "", cell.source)
-            found[-1].sentences += re.split(r"(?<=[.!?:]) |\n", prose)
-        else:
-            found[-1].numbers |= set(map(abs, numbers(text_of(cell))))
-    return found
-
-
-@pytest.mark.full
-def test_no_sentence_has_a_number_that_is_only_this_runs(committed, whole_runs):
-    """What differs between seeds is printed. Results over many seeds are quoted."""
-    sources = " ".join(cell.source for cell in code_cells(committed))
-    constants = {*range(10), *map(abs, numbers(sources.replace("_", "")))}
-    notebooks = [committed, *[done.notebook for done in whole_runs]]
-    for runs in zip(*map(sections, notebooks), strict=True):
-        everywhere = set.intersection(*[one.numbers for one in runs])
-        somewhere = set.union(*[one.numbers for one in runs])
-        varying = somewhere - everywhere - constants
-        for sentence in runs[0].sentences:
-            if not re.search(r"benchmark|seeds", sentence):
-                assert not varying & set(map(abs, numbers(sentence))), sentence
 
 
 INTERRUPTED = """
