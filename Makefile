@@ -55,7 +55,7 @@ test-full: lint has-browser .venv-bench/run.stamp  ## run all tests; they need C
 	$(PYTEST)
 
 notebook:  ## run, and put outputs and pictures into the repository
-	rm -f outputs/*  # so that nothing speaks of an older run
+	rm -rf outputs  # so that nothing speaks of an older run
 	$(MAKE) run PARAMETERS=
 	$(RUN) tools.refresh_notebook $(EXECUTED)
 

@@ -100,6 +100,17 @@ def test_the_learning_curve_shows_what_happened(lesson, durations):
     assert list(mean.get_ydata()) == [40, 45, 50][: len(durations)]
 
 
+def test_a_plot_that_fails_does_not_stop_the_training(lesson, monkeypatch, capsys):
+    def fails(*_):
+        raise OSError("no room for a font")
+
+    monkeypatch.setattr(lesson.live_plot, "draw", fails)
+    s = replace(lesson.settings, MAX_STEPS=30, EVAL_EVERY=10)
+    how = [lesson.td_targets, lesson.remember]
+    assert lesson.train(s, *how, show=lesson.live_plot).finished
+    assert "no room for a font" in capsys.readouterr().out
+
+
 # Agents that are judged.
 
 

@@ -84,14 +84,6 @@ def test_the_live_plot_is_redrawn_in_place(monkeypatch, seconds, finished, is_dr
     assert calls == expected + [True, ((run, finished), alt)] * is_drawn
 
 
-def test_a_plot_that_fails_is_reported_and_no_more(capsys):
-    def fails(*_):
-        raise OSError("no room for a font")
-
-    curves.LivePlot(fails)(made_up(9.0, finished=True))
-    assert "no room for a font" in capsys.readouterr().out
-
-
 # Curves.
 
 
