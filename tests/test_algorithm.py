@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dqn_helpers.cart import play
+
 # Each setting has another value here than in the lesson.
 OTHERS = {"SEED": 5, "MAX_STEPS": 240, "EVAL_EVERY": 90, "BATCH_SIZE": 50}
 OTHERS |= {"GAMMA": 0.9, "EPS_START": 0.7, "EPS_END": 0.1, "EPS_DECAY": 100}
@@ -405,7 +407,8 @@ def test_evaluation_is_one_episode_from_each_start(lesson):
     scores, last_states = lesson.play_all(rule, starts)
     assert scores.tolist() == lesson.evaluate(rule, starts).tolist() == list(played)
     assert np.array_equal(last_states, last) and max(played) == 500 > min(played)
-    states = lesson.play(rule, starts[-1])
+    env = lesson.make_env("CartPole-v1")
+    states = play(env, lesson.reset_env(env, starts[-1]), rule)
     assert np.array_equal(states[-1], last[-1])
     assert len(states) == played[-1] + 1, "with the first state"
     rewards = lesson.evaluate(lambda states: [1], [0], "MountainCar-v0")

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -23,6 +24,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
 from notebooks.dqn_helpers import cart
+from tests.helpers import made_up
 from tools.load_definitions import ROOT
 from tools.recording import decoded, dots_of
 
@@ -50,11 +52,6 @@ def in_node(function, *values):
 def recorded():
     """The cart of the recording."""
     return json.loads(cart.RECORDING.read_text(encoding="utf-8"))["cart"]
-
-
-def arrays_of(net):
-    """The arrays of a network of torch, as the notebook hands them over."""
-    return {name: tensor.numpy() for name, tensor in net.state_dict().items()}
 
 
 # ---------- without a browser ----------
@@ -87,6 +84,11 @@ def test_its_physics_are_those_of_gym(lesson):
     assert endings == {"", "The cart left the track.", "The pole fell."}
 
 
+def tensors_of(arrays):
+    """The state of a network of torch."""
+    return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
 ANSWERS = """({ driversOf, qValues, preference }, data, states) =>
   driversOf(data).map((driver) => states.map((state) =>
     driver.rule ? preference(driver, state) : Array.from(qValues(driver.network, state))
@@ -97,12 +99,12 @@ def test_its_drivers_answer_as_torch_does(lesson, recorded):
     torch.manual_seed(0)
     trained = lesson.DQN(4, 2, [1.0] * 4)
     weights = decoded(dots_of(recorded["curves"][0])[-1]["network"])
-    trained.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
+    trained.load_state_dict(tensors_of(weights))
     narrow = lesson.DQN(4, 2, [1.0, 2.0, 3.0, 4.0])
     narrow.layer1, narrow.layer2 = torch.nn.Linear(4, 5), torch.nn.Linear(5, 7)
     narrow.layer3 = torch.nn.Linear(7, 2)
     rule = [1, -2, 3, -4]
-    drivers = [("t", arrays_of(trained)), ("n", arrays_of(narrow)), ("r", rule)]
+    drivers = {"t": trained, "n": narrow, "r": rule}
     states = torch.rand(100, 4) * 2 - 1
     answers = in_node(ANSWERS, cart.live_cart(drivers).data, states.tolist())
     for net, values in zip((trained, narrow), answers, strict=False):
@@ -140,18 +142,19 @@ LABELS = """({ driversOf, nameOf, qValues }, data) => driversOf(data).map((drive
 
 def test_each_label_belongs_to_its_network(lesson):
     torch.manual_seed(0)
-    points = []
-    means = torch.randperm(40).tolist()
-    for place, mean in enumerate(means):
-        weights = arrays_of(lesson.DQN(4, 2, lesson.SCALE))
-        weights["layer1.bias"] = weights["layer2.bias"] = np.zeros(lesson.HIDDEN, "f4")
-        weights["layer3.bias"] = np.array([0, place], "f4")
-        points.append((250 * place, mean, weights))
-    drivers = in_node(LABELS, cart.live_cart(curves={"a run": points}).data)
+    run = made_up(*torch.randperm(40).tolist())
+    means = [evaluation.mean for evaluation in run.evaluations]
+    for place, evaluation in enumerate(run.evaluations):
+        evaluation.network = lesson.DQN(4, 2, lesson.SCALE)
+        with torch.no_grad():
+            for parameter in evaluation.network.parameters():
+                parameter.zero_()
+            evaluation.network.layer3.bias[1] = place
+    drivers = in_node(LABELS, cart.live_cart(curves={"a run": run}).data)
     assert 18 <= len(drivers) <= 22
     for label, mean, value in drivers:
         place = round(value)
-        assert label == f"a run after {250 * place:,} steps of training"
+        assert label == f"a run after {100 * (place + 1):,} steps of training"
         assert mean == means[place]
     best = means.index(39)
     assert {39, means[best + 1], min(means[best:])} <= {mean for _, mean, _ in drivers}
@@ -228,7 +231,8 @@ def address(recorded, tmp_path_factory):
     broken = cart.LiveCart({"mode": "drivers"}, cart.preview().still, "A broken cart.")
     empty = broken.html().replace(" data-cart=", " data-other=")
     networks = [dot["network"] for run in recorded["curves"] for dot in dots_of(run)]
-    agents = [("good", decoded(networks[-1])), (HOSTILE, [0, 0, 0, -1])]
+    good = SimpleNamespace(state_dict=lambda: tensors_of(decoded(networks[-1])))
+    agents = {"good": good, HOSTILE: [0, 0, 0, -1]}
     curves = cart.LiveCart({**recorded, "mode": "curves"}, cart.preview().still, "Two.")
     states = np.linspace([0] * 4, [1, 0, 0.1, 0], 51)
     carts = [
@@ -489,7 +493,7 @@ def test_no_key_typed_at_the_cart_changes_a_cell(browser, tmp_path, program, pat
     pytest.importorskip(program, reason="requirements-dev.txt brings it")
     code = f"import sys\nsys.path.append({str(ROOT / 'notebooks')!r})\n"
     code += "from dqn_helpers.cart import live_cart, preview\nlive_cart()"
-    sources = ["preview()", "live_cart(drivers=[('rule', [0, 0, 1, 1])])"]
+    sources = ["preview()", "live_cart(drivers={'rule': [0, 0, 1, 1]})"]
     cells = [
         new_code_cell(code),
         *map(new_code_cell, sources),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dqn_helpers import curves
 from tests.helpers import made_up, numbers, points, table_of
 from tools import load_definitions as loader
 
@@ -90,7 +91,8 @@ def test_the_share_of_passes_is_that_of_the_second_half(lesson):
 def test_the_learning_curve_shows_what_happened(lesson, durations):
     run = made_up(20.0, 480.0, 300.0, durations=durations, threshold=123)
     figure = lesson.plot_durations(run, show_result=True)
-    assert figure.get_suptitle() != lesson.plot_durations(run).get_suptitle()
+    assert figure.get_suptitle() == curves.verdict(run)
+    assert lesson.plot_durations(run).get_suptitle() != curves.verdict(run)
     left, right = figure.axes
     curve, threshold = left.lines
     assert curve.get_xydata().tolist() == points(run)

@@ -90,8 +90,9 @@ def test_options_are_checked(choose):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_is_found_before_training(choose):
     assert choose(DEVICE="auto").device.type == "cpu"
+    lesson = choose(DEVICE="cuda")
     with pytest.raises((AssertionError, RuntimeError), match="CUDA|NVIDIA"):
-        choose(DEVICE="cuda")
+        lesson.make_networks(4, 2, lesson.SCALE, lesson.settings)
 
 
 def test_a_variant_is_checked_as_the_parameters_are(lesson):

@@ -4,13 +4,14 @@ import json
 from types import SimpleNamespace
 
 import nbformat
-import numpy as np
 import pytest
+import torch
 from nbconvert.exporters import ScriptExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 from notebooks.dqn_helpers import cart
+from tests.helpers import made_up
 from tools.load_definitions import ROOT, load
 from tools.recording import is_over, lose_and_keep
 from tools.refresh_notebook import code_hash, refresh
@@ -55,12 +56,15 @@ def test_parameters_are_replaced_before_they_are_used(lesson_path):
 
 
 def curve(*means):
-    """A learning curve of tiny networks."""
+    """A run with tiny networks."""
     shapes = {"scale": 4, "layer1.weight": (3, 4), "layer1.bias": 3}
     shapes |= {"layer2.weight": (3, 3), "layer2.bias": 3}
     shapes |= {"layer3.weight": (2, 3), "layer3.bias": 2}
-    weights = {name: np.ones(shape, "f4") for name, shape in shapes.items()}
-    return [(250 * place, mean, weights) for place, mean in enumerate(means, 1)]
+    weights = {name: torch.ones(shape) for name, shape in shapes.items()}
+    run = made_up(*means)
+    for evaluation in run.evaluations:
+        evaluation.network = SimpleNamespace(state_dict=lambda: weights)
+    return run
 
 
 CARTS = [

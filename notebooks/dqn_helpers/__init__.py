@@ -1,7 +1,8 @@
 """Helpers of the lesson: what only draws, plays, formats, checks and saves.
 
-They know neither torch nor gym nor anything of the lesson; they take plain numbers,
-arrays and functions. To be imported they need the standard library and IPython alone.
+They import neither torch nor gym nor anything of the lesson; what they need of a run,
+a network or an environment is handed to them. To be imported they need the standard
+library and IPython alone.
 """
 
 import contextlib

@@ -51,13 +51,13 @@ def preview():
     return LiveCart(recorded["cart"], recorded["still"], recorded["alt"])
 
 
-def live_cart(drivers=(), curves=None, threshold=475, most=20):
+def live_cart(drivers=None, curves=None, threshold=475, most=20):
     """Return a cart for the reader to drive, or driven by rules and networks.
 
-    drivers: (label, weights) pairs. The weights are a network's arrays by their names,
-    or four numbers, a rule by hand: push right where their sum with the state is > 0.
-    curves: learning curves, title → [(step, mean, weights), …]; each moment of training
-    can drive, and for long runs about `most` of each.
+    drivers: label → network, or four weights, a rule by hand: push right where the
+    weighted sum of the state is positive.
+    curves: title → run; the network of each evaluation can drive, and for long runs
+    that of about `most` of them.
     """
     hint = "To play, run this cell, or open the page of `make run`."
     if curves:
@@ -65,7 +65,8 @@ def live_cart(drivers=(), curves=None, threshold=475, most=20):
         still = png([opening_frame(data, caption="")])
         alt = f"A cart, and below it the learning curve of {' and of '.join(curves)}."
     elif drivers:
-        data = {"mode": "drivers", "drivers": [driver(*pair) for pair in drivers]}
+        agents = [driver(*pair) for pair in drivers.items()]
+        data = {"mode": "drivers", "drivers": agents}
         still = png([film_frame([0, 0, 0.1, 0], "A cart to push")])
         alt = "A cart and a pole, with a choice of who drives."
     else:
@@ -73,6 +74,22 @@ def live_cart(drivers=(), curves=None, threshold=475, most=20):
         still = png([film_frame([0, 0, 0.1, 0], "A cart to drive")])
         alt = "A cart and a pole, for you to drive."
     return LiveCart(data, still, f"{alt} {hint}")
+
+
+def play(env, observation, policy):
+    """Play an episode from its first observation on; return all of its observations.
+
+    policy: function of rows of observations, (N, 4), that returns N actions.
+    """
+    import numpy as np
+
+    observations, over = [observation], False
+    while not over:
+        (action,) = policy(np.array([observation]))
+        observation, _, terminated, truncated, _ = env.step(int(action))
+        observations.append(observation)
+        over = terminated or truncated
+    return observations
 
 
 def film(states, caption, every=1):
@@ -103,16 +120,17 @@ def tensor(values):
     return {"scale": scale, "values": base64.b64encode(integers.tobytes()).decode()}
 
 
-def network(weights):
-    """Return the weights of a network as text."""
-    return {name: tensor(values) for name, values in weights.items()}
+def network(net):
+    """Return the weights of a network, by their names, as text."""
+    weights = net.state_dict()
+    return {name: tensor(values.cpu().numpy()) for name, values in weights.items()}
 
 
-def driver(label, weights):
+def driver(label, agent):
     """Return a network or a rule by hand with its label."""
-    if isinstance(weights, dict):
-        return {"title": label, "network": network(weights)}
-    return {"title": label, "rule": [float(weight) for weight in weights]}
+    if hasattr(agent, "state_dict"):
+        return {"title": label, "network": network(agent)}
+    return {"title": label, "rule": [float(weight) for weight in agent]}
 
 
 def chosen(means, most):
@@ -134,16 +152,16 @@ def chosen(means, most):
 def curves_data(curves, threshold, most):
     """Return learning curves with some of their networks, of the same moments."""
     kept = set()  # steps
-    for points in curves.values():
-        for place in chosen([mean for _, mean, _ in points], most):
-            kept.add(points[place][0])
+    for run in curves.values():
+        for place in chosen([e.mean for e in run.evaluations], most):
+            kept.add(run.evaluations[place].step)
     data = []
-    for title, points in curves.items():
+    for title, run in curves.items():
         dots = []
-        for step, mean, weights in points:
-            dot = {"step": step, "mean": mean}
-            if step in kept:
-                dot["network"] = network(weights)
+        for e in run.evaluations:
+            dot = {"step": e.step, "mean": e.mean}
+            if e.step in kept:
+                dot["network"] = network(e.network)
             dots.append(dot)
         data.append({"title": title, "points": dots})
     return {"threshold": threshold, "curves": data}

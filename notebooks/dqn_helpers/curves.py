@@ -46,6 +46,14 @@ def draw_evaluations(ax, result, **look):
     ax.set(xlabel="step", xlim=0, ylabel="evaluation (mean steps)")
 
 
+def draw_episodes(ax, result, **look):
+    """Draw how long each training episode lasts, and the mean of the last 100."""
+    durations = [duration for _, duration in result.durations]
+    ax.plot(durations, ".", color=GREY)
+    ax.plot(running_mean(durations), **look)
+    ax.set(xlabel="training episode", ylabel="duration and mean of 100")
+
+
 class LivePlot:
     """Draws the learning curve of a run while it trains, in place of the last one.
 

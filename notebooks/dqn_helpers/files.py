@@ -16,7 +16,7 @@ def results_folder(path):
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
     if (folder / "metrics.json").exists():
-        print("The folder has results of an earlier run; section 13 replaces them.")
+        print("The folder has results of an earlier run; section 14 replaces them.")
     return folder
 
 

@@ -1,5 +1,7 @@
 """Checks of the parameters, so that a wrong one is found before training."""
 
+from dataclasses import asdict, dataclass
+
 ONE_TO_BILLION = (1, 1_000_000_000)
 RANGES = {  # the whole numbers; every other number is a fraction from 0 to 1
     "SEED": (0, 999_999_999),  # below the seeds of all starts
@@ -29,13 +31,29 @@ def check_number(name, value):
         refuse(name, value, f"{kinds[-1].__name__} from {low:,} to {high:,}")
 
 
-def check_settings(settings):
-    """Raise ValueError unless all hyperparameters, name → number, can be used."""
-    for name, value in settings.items():
-        check_number(name, value)
-    batch_size, memory_size = settings["BATCH_SIZE"], settings["MEMORY_SIZE"]
-    if batch_size > memory_size:
-        refuse("BATCH_SIZE", batch_size, f"at most MEMORY_SIZE = {memory_size}")
+@dataclass(frozen=True)
+class Settings:
+    """The hyperparameters of a training run; ValueError if one cannot be used."""
+
+    SEED: int
+    MAX_STEPS: int
+    EVAL_EVERY: int
+    BATCH_SIZE: int
+    GAMMA: float
+    EPS_START: float
+    EPS_END: float
+    EPS_DECAY: int
+    TAU: float
+    LR: float
+    MEMORY_SIZE: int
+    TARGET_EPSILON: float
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            check_number(name, value)
+        if self.BATCH_SIZE > self.MEMORY_SIZE:
+            most = f"at most MEMORY_SIZE = {self.MEMORY_SIZE}"
+            refuse("BATCH_SIZE", self.BATCH_SIZE, most)
 
 
 def check_options(mirror, compare_seeds, tracking, device):
@@ -47,6 +65,14 @@ def check_options(mirror, compare_seeds, tracking, device):
         refuse("TRACKING", tracking, '"none" or "mlflow"')
     if device not in DEVICES:
         refuse("DEVICE", device, f"one of {DEVICES}")
+
+
+def check_gym(version):
+    """Raise ImportError unless the lesson runs with a version of gym."""
+    if not version.startswith(("0.25.", "0.26.")):
+        raise ImportError(
+            f"gym is {version}: run %pip install gym==0.26.2, restart the kernel"
+        )
 
 
 def check_task(env, observation):
