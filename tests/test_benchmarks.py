@@ -476,7 +476,8 @@ def quoted(runs):
     pairs = len(exchange.load(exchange.adjacent))
     lines = pd.DataFrame(exchange.load(exchange.lines))
     lines = lines[(lines.row == "plain DQN") & ~lines.passes]
-    other_side = (lines.level * lines.lost_right < 0).sum()
+    one_sided = lines[lines.one_sided]
+    other_side = (one_sided.level * one_sided.lost_right < 0).sum()
     exact = json.loads(exchange.EXACT.read_text(encoding="utf-8"))["slope"]
     tutorial, same = "PyTorch tutorial, today's settings", rows.SAME
 
@@ -512,15 +513,16 @@ def quoted(runs):
         (lesson, "50,000", [share("plain DQN, 50,000 steps")]),
         (lesson, "slope", [middle(plain.slope), middle(careful.slope)]),
         (lesson, "mirror", [f"{one.share.min():.2f}" for one in (final, careful)]),
-        (lesson, "at every lean", [len(lines), lines.one_sided.sum()]),
-        (lesson, "other side", [other_side]),
+        (lesson, "at every lean", [len(lines), len(one_sided)]),
+        (lesson, "side away", [other_side]),
         (lesson, "a tenth", [pole, between["plain, final's pole × 0.1"], fiftieth]),
         (page, "own answer", [pole, between["plain, final's pole at plain's size"]]),
         (both, "fifty times as large", [between["plain, own pole × 50"]]),
         (both, "plain DQN's answer", [between["final, plain's pole"]]),
         (both, "15 θ̇", [between["plain + 50 θ + 15 θ̇"]]),
         (both, "fiftieth", shrunk),
-        (both, "a single number", [pairs, nearby["failing, passing's level"]]),
+        (both, "neighbouring evaluations", [pairs]),
+        (both, "a single number", [nearby["failing, passing's level"]]),
         (page, "Monte Carlo", [f"{exact:.2f}"]),
     ]
 
