@@ -500,7 +500,8 @@ def quoted(runs):
     shrunk = [between[f"final × {size}, disturbed"] for size in (0.2, 0.02)]
     return [
         (both, "plain DQN", [share("plain DQN"), share("careful target")]),
-        (both, "best copy", [whole(plain.best_far)]),
+        (page, "best copy", [whole(plain.best_far)]),
+        (lesson, "best copies", [whole(final.best_far), whole(plain.best_far)]),
         (both, "best copy", [(plain.best >= exchange.PASS).sum()]),
         (lesson, "5,000", [whole(final.far)]),
         (lesson, "Acrobot", [share("Acrobot, ε′ = 0.7"), share("Acrobot, ε′ = 0.0")]),
@@ -522,7 +523,8 @@ def quoted(runs):
         (both, "15 θ̇", [between["plain + 50 θ + 15 θ̇"]]),
         (both, "fiftieth", shrunk),
         (both, "neighbouring evaluations", [pairs]),
-        (both, "a single number", [nearby["failing, passing's level"]]),
+        (page, "a single number", [nearby["failing, passing's level"]]),
+        (lesson, "by a constant", [nearby["failing, passing's level"]]),
         (page, "Monte Carlo", [f"{exact:.2f}"]),
     ]
 
