@@ -131,13 +131,13 @@ for value in (0.0, 0.7):
 
 def contestant(label, agent, **options):
     """Return a row of somebody else's code or settings, with the common budget."""
-    return Row(label, FIVE, agent, {}, options, "", "", steps=50_000)
+    return Row(label, TEN, agent, {}, options, "", "", steps=50_000)
 
 
 SAME = "Stable-Baselines3, the notebook's hyperparameters"
 CONTEST = [
-    replace(FINAL, label="final agent, 50,000 steps", seeds=FIVE, steps=50_000),
-    replace(PLAIN, label="plain DQN, 50,000 steps", seeds=FIVE, steps=50_000),
+    replace(FINAL, label="final agent, 50,000 steps", seeds=TEN, steps=50_000),
+    replace(PLAIN, label="plain DQN, 50,000 steps", seeds=TEN, steps=50_000),
     contestant("PyTorch tutorial, older settings", "tutorial", **OLD_TUTORIAL),
     contestant("PyTorch tutorial, today's settings", "tutorial", **NEW_TUTORIAL),
     contestant("Stable-Baselines3, the zoo's settings", "sb3", **ZOO),
