@@ -149,14 +149,15 @@ CLEANRL = replace(
     steps=500_000,
     every=2_500,
 )
+N_STEPS = contestant(f"{SAME}, its 5-step returns", "sb3_same", n_steps=5)
 ELSEWHERE = []
-for row in CONTEST[3:6]:
+for row in [*CONTEST[3:6], CLEANRL]:
     options = {**row.options, "epsilon": 0.7}
     ELSEWHERE.append(replace(row, label=f"{row.label}, ε′ = 0.7", options=options))
 
 TABLES = {
     "agents": [*OURS, RULE],
-    "others": [*CONTEST, CLEANRL, *ELSEWHERE],
+    "others": [*CONTEST, CLEANRL, N_STEPS, *ELSEWHERE],
     "variants": VARIANTS,
     "parts": [*PARTS, *RUNAWAY],
     "acrobot": ACROBOT,
