@@ -203,8 +203,10 @@ def tutorial(lesson, row, seed):
 def cleanrl(lesson, row, seed):
     """Train with the network, the optimiser and the constants of CleanRL's dqn.py.
 
-    The lines and the replay memory are ours; its logging is left out.
+    The lines and the replay memory are ours; its logging is left out. With `epsilon`
+    among the row's options its targets are careful ones.
     """
+    careful = row.options.get("epsilon", 0.0)
     batch_size, gamma, starts, train_every, copy_every = 128, 0.99, 10_000, 10, 500
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -230,7 +232,8 @@ def cleanrl(lesson, row, seed):
         if step > starts and step % train_every == 0:
             batch = memory.sample(batch_size)
             with torch.no_grad():
-                next_values = target_net(batch.next_state).amax(dim=1)
+                next_q = target_net(batch.next_state)
+                next_values = next_q.amax(dim=1).lerp(next_q.mean(dim=1), careful)
             targets = batch.reward + gamma * next_values * ~batch.terminated
             values = policy_net(batch.state).gather(1, batch.action).squeeze(1)
             loss = F.mse_loss(values, targets)
@@ -288,7 +291,8 @@ def sb3_same(lesson, row, seed):
 
     Epsilon falls along a straight line there; as many steps are random as here.
     Gradients are clipped to a norm of 10. The target is that of plain DQN, or the
-    careful one with `epsilon` among the row's options.
+    careful one with `epsilon` among the row's options, or with `n_steps` its own n-step
+    returns.
     """
     import gymnasium
     from stable_baselines3 import DQN
@@ -320,6 +324,7 @@ def sb3_same(lesson, row, seed):
             "optimizer_class": torch.optim.AdamW,
             "optimizer_kwargs": {"amsgrad": True, "weight_decay": 0.01},
         },
+        n_steps=row.options.get("n_steps", 1),
         seed=seed,
         device="cpu",
     )

@@ -131,13 +131,13 @@ for value in (0.0, 0.7):
 
 def contestant(label, agent, **options):
     """Return a row of somebody else's code or settings, with the common budget."""
-    return Row(label, FIVE, agent, {}, options, "", "", steps=50_000)
+    return Row(label, TEN, agent, {}, options, "", "", steps=50_000)
 
 
 SAME = "Stable-Baselines3, the notebook's hyperparameters"
 CONTEST = [
-    replace(FINAL, label="final agent, 50,000 steps", seeds=FIVE, steps=50_000),
-    replace(PLAIN, label="plain DQN, 50,000 steps", seeds=FIVE, steps=50_000),
+    replace(FINAL, label="final agent, 50,000 steps", seeds=TEN, steps=50_000),
+    replace(PLAIN, label="plain DQN, 50,000 steps", seeds=TEN, steps=50_000),
     contestant("PyTorch tutorial, older settings", "tutorial", **OLD_TUTORIAL),
     contestant("PyTorch tutorial, today's settings", "tutorial", **NEW_TUTORIAL),
     contestant("Stable-Baselines3, the zoo's settings", "sb3", **ZOO),
@@ -149,14 +149,15 @@ CLEANRL = replace(
     steps=500_000,
     every=2_500,
 )
+N_STEPS = contestant(f"{SAME}, its 5-step returns", "sb3_same", n_steps=5)
 ELSEWHERE = []
-for row in CONTEST[3:6]:
+for row in [*CONTEST[3:6], CLEANRL]:
     options = {**row.options, "epsilon": 0.7}
     ELSEWHERE.append(replace(row, label=f"{row.label}, ε′ = 0.7", options=options))
 
 TABLES = {
     "agents": [*OURS, RULE],
-    "others": [*CONTEST, CLEANRL, *ELSEWHERE],
+    "others": [*CONTEST, CLEANRL, N_STEPS, *ELSEWHERE],
     "variants": VARIANTS,
     "parts": [*PARTS, *RUNAWAY],
     "acrobot": ACROBOT,

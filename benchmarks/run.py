@@ -42,7 +42,8 @@ def do(row, seed):
         keep_networks(row, seed, result)
     made = {"row": row.label, "seed": seed, "code": made_by(row)}
     figures = {name: rounded(value) for name, value in found.items()}
-    return {**made, "commit": commit(), "machine": machine(), **figures}
+    where = {"commit": commit(), "machine": machine()}
+    return {**made, **where, "seconds": round(result.seconds, 1), **figures}
 
 
 def rounded(value):
