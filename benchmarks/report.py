@@ -19,6 +19,7 @@ from .rows import (
     CONTEST,
     FINAL,
     HERE,
+    N_STEPS,
     OURS,
     PLAIN,
     RESULTS,
@@ -32,6 +33,8 @@ README = HERE / "README.md"
 MARKED = re.compile(r"(<!-- table: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 ORANGE, BLUE, GREY = "#D55E00", "#0072B2", "#666666"  # Okabe and Ito
 TUTORIAL = "PyTorch tutorial, today's settings"
+TIMED = RESULTS / "seconds.jsonl"  # one run at a time, on one machine
+ZOO = "Stable-Baselines3, the zoo's settings"
 PAIRS = []  # of labels: with one change, without it
 for pair in (
     ("careful target", "plain DQN"),
@@ -40,6 +43,9 @@ for pair in (
     ("Acrobot, ε′ = 0.7", "Acrobot, ε′ = 0.0"),
     (f"{TUTORIAL}, ε′ = 0.7", TUTORIAL),
     (f"{SAME}, ε′ = 0.7", SAME),
+    (f"{ZOO}, ε′ = 0.7", ZOO),
+    (f"{CLEANRL.label}, ε′ = 0.7", CLEANRL.label),
+    (N_STEPS.label, SAME),
 ):
     PAIRS.append([all_rows()[label] for label in pair])
 
@@ -216,6 +222,20 @@ def differences(runs):
     return table(["", "less", "seeds", "difference"], texts)
 
 
+def seconds(timed):
+    """Return seconds of training for each step, as multiples of plain DQN's.
+
+    timed: runs that were measured one after the other.
+    """
+    (plain,) = run.valid(timed, PLAIN)[:1]
+    lines = []
+    for row in (PLAIN, *CONTEST, CLEANRL):
+        for one in run.valid(timed, row)[:1]:
+            ratio = one["seconds"] / row.steps / (plain["seconds"] / PLAIN.steps)
+            lines.append([row.label, f"{row.steps:,}", number(ratio)])
+    return table(["", "steps", "seconds for a step"], lines)
+
+
 def exchanged(found):
     """Return the table of an exchange: how each policy scores, how many pass."""
     scores = pd.DataFrame([one["scores"] for one in found])
@@ -251,6 +271,7 @@ def all_tables(runs, found):
         "ends": ends(runs),
         "variants": beside_plain(TABLES["variants"], runs, *learnt, "slope"),
         "acrobot": of_rows(TABLES["acrobot"], runs, *learnt[:4]),
+        "seconds": seconds(run.load(TIMED)),
         "others": of_rows(TABLES["others"], runs, *others, *inside),
         "parts": of_rows(TABLES["parts"], runs, *parts),
     }
@@ -308,7 +329,10 @@ def quick_look(saved):
 def write():
     """Write README.md from the tracked runs, unless some of them do not count."""
     runs = run.load()
-    notes = [note for row in all_rows().values() for note in run.not_counted(runs, row)]
+    notes = []
+    for saved in (runs, run.load(TIMED)):
+        for row in all_rows().values():
+            notes += run.not_counted(saved, row)
     if notes:
         raise SystemExit("\n".join(notes))
     found = exchange.load()

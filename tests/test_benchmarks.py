@@ -70,7 +70,8 @@ def test_each_row_of_the_lessons_agent_is_what_its_label_says(lesson):
             there = row.options.get("epsilon", settings.TARGET_EPSILON)
             assert float(epsilon) == there, row.label
         for n in re.findall(r"(\d+)-step returns", row.label):
-            assert int(n) == row.options["n"], row.label
+            there = row.options.get("n", row.options.get("n_steps"))
+            assert int(n) == there, row.label
         assert ("mirror" in row.label) <= (row.remember == "remember_mirrored")
         assert ("τ = 1" in row.label) <= (settings.TAU == 1)
         assert ("squared" in row.label) == (row.loss == "mse_loss"), row.label
@@ -417,6 +418,17 @@ def test_a_difference_is_by_seed_and_its_interval_holds_it(monkeypatch):
     assert line == "| careful target | plain DQN | 3 | 0.17 [0.00, 0.25] |"
 
 
+def test_seconds_are_multiples_of_those_of_plain_dqn():
+    timed = {}
+    for row, seconds in ((rows.PLAIN, 10.0), (rows.CLEANRL, 100.0)):
+        made = {"row": row.label, "seed": 0, "code": run.made_by(row)}
+        timed[row.label, 0] = {**made, "seconds": seconds}
+    assert report.seconds(timed).splitlines()[2:] == [
+        "| plain DQN | 10,000 | 1.00 |",
+        "| CleanRL's settings, 500,000 steps | 500,000 | 0.20 |",
+    ]
+
+
 def test_the_exchange_is_counted_by_hand():
     found = [{"scores": {"plain": 100.0}}, {"scores": {"plain": 480.0}}]
     line = report.exchanged(found).splitlines()[-1]
@@ -480,6 +492,7 @@ def quoted(runs):
     other_side = (one_sided.level * one_sided.lost_right < 0).sum()
     exact = json.loads(exchange.EXACT.read_text(encoding="utf-8"))["slope"]
     tutorial, same = "PyTorch tutorial, today's settings", rows.SAME
+    zoo, cleanrl = "Stable-Baselines3, the zoo's settings", rows.CLEANRL.label
 
     def share(label):
         return f"{frames[label].share.mean():.2f}"
@@ -510,7 +523,10 @@ def quoted(runs):
         (lesson, "scaled inputs", unscaled),
         (lesson, "10-step", [share("5-step returns"), share("10-step returns")]),
         (lesson, "Double DQN", [share("Double DQN")]),
-        (both, "CleanRL", [share("CleanRL's settings, 500,000 steps")]),
+        (page, "Zoo", [share(f"{zoo}, ε′ = 0.7"), share(zoo)]),
+        (page, "own 5-step", [share(rows.N_STEPS.label)]),
+        (both, "CleanRL", [share(cleanrl)]),
+        (page, "CleanRL", [share(f"{cleanrl}, ε′ = 0.7")]),
         (lesson, "50,000", [share("plain DQN, 50,000 steps")]),
         (lesson, "slope", [middle(plain.slope), middle(careful.slope)]),
         (lesson, "mirror", [f"{one.share.min():.2f}" for one in (final, careful)]),
@@ -553,7 +569,8 @@ def test_a_saved_run_comes_out_again(runs, label):
     row = rows.all_rows()[label]
     saved, again = runs[label, 3], run.do(row, 3)
     if saved["machine"] == again["machine"]:
-        assert {**again, "commit": saved["commit"]} == saved
+        same = set(saved) - {"commit", "seconds"}
+        assert {name: again[name] for name in same} == {n: saved[n] for n in same}
     else:
         shares = [one["share"] for one in run.valid(runs, row)]
         assert min(shares) <= again["share"] <= max(shares)
