@@ -25,6 +25,8 @@ from .rows import (
     RESULTS,
     SAME,
     TABLES,
+    TUTORIAL,
+    ZOO,
     all_rows,
     shortened,
 )
@@ -32,9 +34,11 @@ from .rows import (
 README = HERE / "README.md"
 MARKED = re.compile(r"(<!-- table: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 ORANGE, BLUE, GREY = "#D55E00", "#0072B2", "#666666"  # Okabe and Ito
-TUTORIAL = "PyTorch tutorial, today's settings"
 TIMED = RESULTS / "seconds.jsonl"  # one run at a time, on one machine
-ZOO = "Stable-Baselines3, the zoo's settings"
+TIMED_BY = (
+    "python -m benchmarks.bench --tables agents others --seeds 1 --jobs 1 "
+    "--saved benchmarks/results/seconds.jsonl"
+)
 PAIRS = []  # of labels: with one change, without it
 for pair in (
     ("careful target", "plain DQN"),
@@ -330,9 +334,10 @@ def write():
     """Write README.md from the tracked runs, unless some of them do not count."""
     runs = run.load()
     notes = []
-    for saved in (runs, run.load(TIMED)):
-        for row in all_rows().values():
-            notes += run.not_counted(saved, row)
+    timed = run.load(TIMED)
+    for row in all_rows().values():
+        notes += run.not_counted(runs, row)
+        notes += run.not_counted(timed, row, again=TIMED_BY)
     if notes:
         raise SystemExit("\n".join(notes))
     found = exchange.load()

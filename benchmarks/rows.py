@@ -8,7 +8,7 @@ RESULTS = HERE / "results"
 FIVE, TEN, TWENTY, HUNDRED = (range(n) for n in (5, 10, 20, 100))
 OLD_TUTORIAL = {"lr": 1e-4, "eps_end": 0.05, "eps_decay": 1_000}
 NEW_TUTORIAL = {"lr": 3e-4, "eps_end": 0.01, "eps_decay": 2_500}
-ZOO = {
+ZOO_SETTINGS = {
     "learning_rate": 0.0023,
     "batch_size": 64,
     "buffer_size": 100_000,
@@ -134,15 +134,17 @@ def contestant(label, agent, **options):
     return Row(label, TEN, agent, {}, options, "", "", steps=50_000)
 
 
+TUTORIAL = "PyTorch tutorial, today's settings"
+ZOO = "Stable-Baselines3, the zoo's settings"
 SAME = "Stable-Baselines3, the notebook's hyperparameters"
 CONTEST = [
     replace(FINAL, label="final agent, 50,000 steps", seeds=TEN, steps=50_000),
     replace(PLAIN, label="plain DQN, 50,000 steps", seeds=TEN, steps=50_000),
     contestant("PyTorch tutorial, older settings", "tutorial", **OLD_TUTORIAL),
-    contestant("PyTorch tutorial, today's settings", "tutorial", **NEW_TUTORIAL),
-    contestant("Stable-Baselines3, the zoo's settings", "sb3", **ZOO),
+    contestant(TUTORIAL, "tutorial", **NEW_TUTORIAL),
+    contestant(ZOO, "sb3", **ZOO_SETTINGS),
     contestant(SAME, "sb3_same"),
-    contestant("SBX (JAX), the zoo's settings", "sbx", **ZOO),
+    contestant("SBX (JAX), the zoo's settings", "sbx", **ZOO_SETTINGS),
 ]
 CLEANRL = replace(
     contestant("CleanRL's settings, 500,000 steps", "cleanrl"),

@@ -251,15 +251,18 @@ def valid(runs, row):
     return [run for run in mine if run["code"] == made_by(row)]
 
 
-def not_counted(runs, row):
-    """Return a sentence if saved runs of a row are of other code, else nothing."""
+def not_counted(runs, row, again="make bench-full"):
+    """Return a sentence if saved runs of a row are of other code, else nothing.
+
+    again: the command that measures them again.
+    """
     saved = [seed for seed in row.seeds if (row.label, seed) in runs]
     others = len(saved) - len(valid(runs, row))
     if others == 0:
         return []
     return [
         f"{row.label}: {others} saved runs are of other code and do not count; "
-        "make bench-full measures them again."
+        f"{again} measures them again."
     ]
 
 
